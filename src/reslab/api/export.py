@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +13,19 @@ from reslab.api.display import OnEvent, showing
 from reslab.api.export_images import images_for_proof
 from reslab.api.export_weights import SUFFIXES, ExportedWeights, export_torchvision
 from reslab.api.import_weights import check_new_file
+from reslab.api.int8_loss import (
+    LEAST_AGREEMENT,
+    Int8Loss,
+    images_for_int8,
+    measure_loss,
+)
 from reslab.api.models import IN_MEMORY, Classifier, open_classifier, path_of
 from reslab.deploy import onnx_file
-from reslab.deploy.export import Draft, try_draft, write_draft
+from reslab.deploy.export import Draft, must_have_passed, try_draft, write_draft
+from reslab.deploy.int8 import int8_network, model_of_network
+from reslab.deploy.openvino_file import openvino_draft
 from reslab.deploy.prepare import must_be_exact
-from reslab.deploy.proof import Verdict
+from reslab.deploy.proof import ProofImages, Verdict, network_input
 from reslab.errors import unknown_name
 from reslab.models.model_file import Model
 from reslab.runtime.events import Callback, note
@@ -32,10 +40,12 @@ class ExportedModel:
     verdict: Verdict
     size: int  # bytes, of all its files
     lines: tuple[str, ...] = ()  # more for the user
+    loss: Int8Loss | None = None  # if the network was rounded to int8
 
     def __str__(self) -> str:
         first = f"{self.path}: {self.to}, {self.size / 1e6:.1f} MB"
-        return "\n".join([first, *self.lines, str(self.verdict)])
+        loss = [str(self.loss)] if self.loss else []
+        return "\n".join([first, *self.lines, *loss, str(self.verdict)])
 
     def as_dict(self) -> dict[str, JsonValue]:
         """Return a description of the file and of its proof for JSON."""
@@ -44,6 +54,7 @@ class ExportedModel:
             "to": self.to,
             "bytes": self.size,
             "parity": self.verdict.as_dict(),
+            **({"loss": self.loss.as_dict()} if self.loss else {}),
         }
 
 
@@ -60,6 +71,7 @@ class Order:
     out: Path
     check: Path | None
     exact: bool
+    vnni: bool
     on_event: Callback
 
 
@@ -80,6 +92,7 @@ def export(
     *,
     check: str | Path | None = None,
     exact: bool = False,
+    vnni: bool = False,
     on_event: OnEvent = "print",
 ) -> Exported:
     """Write a model for another runtime, or its weights for another program.
@@ -87,9 +100,11 @@ def export(
     `to` is a name in `TARGETS`. "onnx" is a file with all preprocessing inside, which is opened in
     its runtime and must answer as reslab does before it is written: on images in the folder
     `check`, by default on the model's own test images, and on seeded ones. If `exact`, it resizes
-    images to exactly the pixels of Pillow. "torchvision" is a file of weights, .safetensors, .pth
-    or .pt, with torchvision's names, which timm reads too. `out` is a new file, by default beside
-    the model.
+    images to exactly the pixels of Pillow. "onnx-int8" is such a file with its network in int8,
+    calibrated on images in `check` or the model's own; `vnni` is for files that stay on processors
+    with VNNI. "openvino" is a pair of files, .xml and .bin, that takes crops. "torchvision" is a
+    file of weights, .safetensors, .pth or .pt, with torchvision's names, which timm reads too.
+    `out` is a new file, by default beside the model.
 
     Raise ValueError, with the reason, if the target cannot represent the network, and RuntimeError
     if the file would not answer as reslab does.
@@ -97,7 +112,7 @@ def export(
     if to not in TARGETS:
         raise ValueError(unknown_name("target of export", to, TARGETS))
     target = TARGETS[to]
-    for name, given in (("check", check is not None), ("exact", exact)):
+    for name, given in (("check", check is not None), ("exact", exact), ("vnni", vnni)):
         if given and name not in target.options:
             raise ValueError(f"`{name}` does not apply to {to}")
     file = Path(out) if out is not None else default_out(path_of(model), target)
@@ -107,7 +122,7 @@ def export(
         raise ValueError(f"{path} is an exported file: export the model that it was made from")
     with showing(on_event) as callback:
         return target.export(
-            Order(loaded, path, to, file, Path(check) if check else None, exact, callback)
+            Order(loaded, path, to, file, Path(check) if check else None, exact, vnni, callback)
         )
 
 
@@ -122,26 +137,65 @@ def default_out(path: Path, target: Target) -> Path:
 
 def export_onnx(order: Order) -> ExportedModel:
     """Write an ONNX file; if resizing as in ONNX differs too much, with exact resizing."""
-    choices = (True,) if order.exact or must_be_exact(order.model) else (False, True)
-    return export_drafts(order, (onnx_file.onnx_draft(order.model, exact=e) for e in choices))
-
-
-def export_drafts(order: Order, drafts: Iterator[Draft]) -> ExportedModel:
-    """Write the first draft that passes its proof; raise RuntimeError if none does."""
     images = images_for_proof(order.model, order.path, order.check)
-    draft = next(drafts)
-    verdict = try_draft(order.model, draft, order.out.suffix, images)
-    for other in drafts:
-        if verdict.passed:
-            break
-        order.on_event(note(f"resized exactly as by Pillow, because otherwise: {verdict}"))
-        draft, verdict = other, try_draft(order.model, other, order.out.suffix, images)
+    _, draft, verdict = proven_onnx(order, images)
     size = write_draft(order.model, draft, order.out, verdict)
     return ExportedModel(order.out, order.to, verdict, size)
 
 
+def proven_onnx(order: Order, images: ProofImages) -> tuple[bool, Draft, Verdict]:
+    """Return a draft in ONNX with its verdict, and whether it resizes exactly as Pillow.
+
+    It does if it must, or if it would fail otherwise.
+    """
+    exact = order.exact or must_be_exact(order.model)
+    draft = onnx_file.onnx_draft(order.model, exact=exact)
+    verdict = try_draft(order.model, draft, order.out.suffix, images)
+    if not exact and not verdict.passed:
+        order.on_event(note(f"resized exactly as by Pillow, because otherwise: {verdict}"))
+        exact, draft = True, onnx_file.onnx_draft(order.model, exact=True)
+        verdict = try_draft(order.model, draft, order.out.suffix, images)
+    return exact, draft, verdict
+
+
+def export_openvino(order: Order) -> ExportedModel:
+    """Write the two files of OpenVINO, .xml and .bin."""
+    check_new_file(order.out.with_suffix(".bin"), (".bin",))
+    draft = openvino_draft(order.model)
+    images = images_for_proof(order.model, order.path, order.check)
+    verdict = try_draft(order.model, draft, order.out.suffix, images)
+    size = write_draft(order.model, draft, order.out, verdict)
+    text = "it takes crops: resize and crop images first, as reslab does"
+    return ExportedModel(order.out, order.to, verdict, size, (text,))
+
+
+def export_int8(order: Order) -> ExportedModel:
+    """Write an ONNX file with its network in int8, if that loses little.
+
+    Its preprocessing is proven with the network in fp32, as rounding hides small mistakes.
+    """
+    model, out = order.model, order.out
+    images = images_for_int8(model, order.path, order.check)
+    inputs = [network_input(model, image) for image in images.calibration]
+    network = int8_network(model, inputs, vnni=order.vnni)
+    loss = measure_loss(model, model_of_network(model, network), order.path, images)
+    if loss.agreement < LEAST_AGREEMENT:
+        raise RuntimeError(f"{out} was not written: {loss}; the limit is {LEAST_AGREEMENT} %")
+    proof = images_for_proof(model, order.path, order.check)
+    exact, _, in_fp32 = proven_onnx(order, proof)
+    must_have_passed(in_fp32, out)
+    draft = onnx_file.int8_draft(model, network, exact=exact)
+    verdict = try_draft(model, draft, out.suffix, proof)
+    findings = {"loss": loss.as_dict(), "fp32": in_fp32.as_dict()}
+    size = write_draft(model, draft, out, verdict, findings)
+    lines = (f"its preprocessing, with the network in fp32: {in_fp32}",)
+    return ExportedModel(out, order.to, verdict, size, lines, loss)
+
+
 TARGETS: Mapping[str, Target] = {
     "onnx": Target(".onnx", (".onnx",), export_onnx, ("check", "exact")),
+    "onnx-int8": Target("-int8.onnx", (".onnx",), export_int8, ("check", "exact", "vnni")),
+    "openvino": Target(".xml", (".xml",), export_openvino, ("check",)),
     "torchvision": Target(
         "-torchvision.safetensors",
         SUFFIXES,

@@ -10,7 +10,9 @@ from reslab.cli.console import AsJson, print_json, print_line
 
 def export(
     model: Annotated[Path, typer.Argument(help="A run folder, a model file or a name.")],
-    to: Annotated[str, typer.Option(help="The format: onnx, or torchvision (also for timm).")],
+    to: Annotated[
+        str, typer.Option(help="onnx, onnx-int8, openvino, or torchvision (also for timm).")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="The file to write; by default beside the model.")
     ] = None,
@@ -20,6 +22,10 @@ def export(
     ] = None,
     exact: Annotated[
         bool, typer.Option("--exact", help="Resize to exactly the pixels of Pillow; slower.")
+    ] = False,
+    vnni: Annotated[
+        bool,
+        typer.Option("--vnni", help="onnx-int8: for files that stay on processors with VNNI."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -31,7 +37,7 @@ def export(
     """
     from reslab.api.export import export as export_model
 
-    exported = export_model(model, to, out, check=check, exact=exact)
+    exported = export_model(model, to, out, check=check, exact=exact, vnni=vnni)
     if as_json:
         print_json(exported.as_dict())
     else:

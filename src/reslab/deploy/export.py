@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
+
 from reslab.deploy.metadata import PARITY, Takes, metadata_of
 from reslab.deploy.opening import open_exported
 from reslab.deploy.proof import Limits, ProofImages, Verdict, prove
@@ -12,6 +14,7 @@ from reslab.models.model_file import Model
 from reslab.runtime.files import to_json
 from reslab.runtime.writing import atomic_write
 
+NOTHING: Mapping[str, JsonValue] = {}
 # metadata -> the content of each file, by suffix; the proven file is the last
 Contents = Callable[[Mapping[str, str]], Mapping[str, bytes]]
 
@@ -37,17 +40,29 @@ def try_draft(model: Model, draft: Draft, suffix: str, images: ProofImages) -> V
         return prove(model, open_exported(file), images, draft.limits)
 
 
-def write_draft(model: Model, draft: Draft, out: Path, verdict: Verdict) -> int:
+def write_draft(
+    model: Model,
+    draft: Draft,
+    out: Path,
+    verdict: Verdict,
+    findings: Mapping[str, JsonValue] = NOTHING,
+) -> int:
     """Write a proven draft with its verdict in the metadata; return the size of its files.
 
-    Raise RuntimeError, and write nothing, if the verdict is that the draft failed.
+    `findings` are stored with the verdict. Raise RuntimeError, and write nothing, if the draft
+    failed.
     """
+    must_have_passed(verdict, out)
+    parity = to_json({**verdict.as_dict(), **findings})
+    files = draft.contents(metadata_of(model, draft.takes) | {PARITY: parity})
+    for suffix, content in files.items():
+        atomic_write(out.with_suffix(suffix), content)
+    return sum(map(len, files.values()))
+
+
+def must_have_passed(verdict: Verdict, out: Path) -> None:
+    """Raise RuntimeError if the draft of the file `out` failed."""
     if not verdict.passed:
         raise RuntimeError(
             f"{out} was not written, because its answers are not reslab's: {verdict}"
         )
-    metadata = metadata_of(model, draft.takes) | {PARITY: to_json(verdict.as_dict())}
-    files = draft.contents(metadata)
-    for suffix, content in files.items():
-        atomic_write(out.with_suffix(suffix), content)
-    return sum(map(len, files.values()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from reslab.deploy.backends import NetInRuntime, run_by
 from reslab.deploy.classifier import logits_graph
 from reslab.deploy.network import PREPARED
 from reslab.deploy.packages import must_have
+from reslab.deploy.runtimes import OnnxRuntime
 from reslab.models.model_file import Model
 
 if TYPE_CHECKING:
@@ -53,6 +56,12 @@ def int8_network(model: Model, crops: Sequence[Tensor], *, vnni: bool = False) -
             reduce_range=not vnni,
         )
         return onnx.load(str(file))
+
+
+def model_of_network(model: Model, network: ModelProto) -> Model:
+    """Return a model whose network is the graph `network`, in ONNX Runtime."""
+    runtime = OnnxRuntime(network.SerializeToString())
+    return run_by(replace(model, folded=True, own_net="int8"), NetInRuntime(runtime), "onnxruntime")
 
 
 class Calibration:

@@ -7,9 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reslab.deploy.classifier import crop_classifier
+from reslab.deploy.export import Draft
 from reslab.deploy.packages import must_have
+from reslab.deploy.proof import Limits
 from reslab.deploy.runtimes import INFO
 from reslab.models.model_file import Model
+
+CROPS = Limits(probability=2e-4, relative=3e-3)  # rounding alone, as both get the same crops
+
+
+def openvino_draft(model: Model) -> Draft:
+    """Return the export of a model to OpenVINO, which takes crops."""
+    return Draft(lambda metadata: openvino_files(model, metadata), takes="crops", limits=CROPS)
 
 
 def openvino_files(model: Model, metadata: Mapping[str, str]) -> dict[str, bytes]:
