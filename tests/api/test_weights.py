@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 import reslab
+from reslab.api.export import TARGETS, default_out
 from reslab.cli import main
+from reslab.pretrained import locate, packaged
 from reslab.pretrained.table import PUBLISHED
 
 
@@ -50,6 +52,19 @@ def test_the_command_prints_the_same(capsys: pytest.CaptureFixture[str]) -> None
     assert line.split() == [
         "resnet152:timm", "16.55", "%", "ImageNet", "validation", "241.6", "MB", "Apache-2.0",
     ]  # fmt: skip
+
+
+def test_a_network_with_a_name_is_exported_into_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "home" / "cifar10-resnet20" / "model.safetensors"
+    file.parent.mkdir(parents=True)
+    file.touch()
+    monkeypatch.setattr(locate, "packaged", lambda: packaged.packaged(tmp_path / "home"))
+    assert default_out("cifar10-resnet20", TARGETS["onnx"]) == Path("cifar10-resnet20.onnx")
+    weights_file = default_out("cifar10-resnet20:reslab", TARGETS["torchvision"])
+    assert weights_file == Path("cifar10-resnet20-reslab-torchvision.safetensors")
+    assert default_out(file, TARGETS["onnx"]) == file.with_name("model.onnx")
 
 
 def test_one_line_without_a_network(

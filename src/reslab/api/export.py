@@ -115,7 +115,7 @@ def export(
     for name, given in (("check", check is not None), ("exact", exact), ("vnni", vnni)):
         if given and name not in target.options:
             raise ValueError(f"`{name}` does not apply to {to}")
-    file = Path(out) if out is not None else default_out(path_of(model), target)
+    file = Path(out) if out is not None else default_out(model, target)
     check_new_file(file, target.suffixes)
     path, loaded = open_classifier(model, torch.device("cpu"))
     if loaded.backend != "torch":
@@ -126,8 +126,14 @@ def export(
         )
 
 
-def default_out(path: Path, target: Target) -> Path:
-    """Return the path of the exported file if none is given: beside the model."""
+def default_out(model: Classifier, target: Target) -> Path:
+    """Return the path of the exported file if none is given: beside the model.
+
+    A network that was given by its name is in a cache, so its file is written here.
+    """
+    path = path_of(model)
+    if isinstance(model, str | Path) and path != Path(model):
+        return Path(f"{str(model).replace(':', '-')}{target.ending}")
     if path == IN_MEMORY:
         raise ValueError("the model was not loaded from a file: say in `out` what file to write")
     if path.is_dir():
