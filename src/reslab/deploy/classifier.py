@@ -8,6 +8,7 @@ import numpy as np
 
 from reslab.deploy.graph import Graph, join, value
 from reslab.deploy.network import LOGITS, network_graph
+from reslab.deploy.own_network import own_network_graph
 from reslab.deploy.prepare import crop_preparation, image_preparation
 from reslab.evaluation.fuse import is_of_blocks
 from reslab.models.model_file import Model
@@ -38,8 +39,12 @@ def crop_classifier(model: Model) -> ModelProto:
 
 
 def logits_graph(model: Model) -> ModelProto:
-    """Return the graph of a model's network, from prepared images to logits."""
-    assert is_of_blocks(model)
+    """Return the graph of a model's network, from prepared images to logits.
+
+    Raise ValueError if it is the user's own and torch cannot trace it.
+    """
+    if not is_of_blocks(model):
+        return own_network_graph(model)
     assert isinstance(model.net, ResNet)
     return network_graph(model.net)
 
