@@ -121,7 +121,7 @@ def test_a_right_export_passes(model: Model, images: ProofImages) -> None:
     exact = verdict_on(model, image_classifier(model, exact=True), images, EXACT)
     assert resized.passed
     assert exact.passed
-    assert exact.relative < resized.relative < RESIZED.relative
+    assert exact.relative < resized.relative
     assert (exact.images, exact.sizes, exact.source) == (LEAST, LEAST, "seeded")
     assert exact.answers == LEAST + 3 * sum(BATCHES[1:])
     assert exact.as_dict()["batches"] == [1, 2, 7]
