@@ -82,7 +82,7 @@ def swap_classes(graph: ModelProto) -> None:
 TAMPERINGS: dict[str, Callable[[ModelProto], None]] = {
     "mean": lambda graph: set_constant(graph, "prepare.mean", lambda mean: mean + 2),
     "mean of one colour": lambda graph: set_constant(
-        graph, "prepare.mean", lambda mean: mean + np.float32([[[[4]], [[0]], [[0]]]])
+        graph, "prepare.mean", lambda mean: mean + np.array([[[[4]], [[0]], [[0]]]], np.float32)
     ),
     "no mean": lambda graph: set_constant(graph, "prepare.mean", np.zeros_like),
     "deviation": lambda graph: set_constant(graph, "prepare.deviation", lambda std: std * 1.05),
