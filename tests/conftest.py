@@ -25,7 +25,7 @@ limit_kernels()
 # one thread per test process: several run in parallel, and results depend on the thread count
 torch.set_num_threads(1)
 # fp32 by default: bits and durations must not depend on whether the processor has bf16
-device._has_bf16 = lambda device: False
+device.has_bf16 = lambda device: False
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when the kernels for GPUs are imported
 

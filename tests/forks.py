@@ -158,6 +158,6 @@ if __name__ == "__main__":
     with (
         patch.object(launch, "subprocess", FORKS),
         patch.object(execute, "subprocess", FORKS),
-        patch.object(device, "_has_bf16", lambda _: False),  # as in tests/conftest.py
+        patch.object(device, "has_bf16", lambda _: False),  # as in tests/conftest.py
     ):
         serve()

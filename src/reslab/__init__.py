@@ -24,6 +24,7 @@ Use
     predict             classes of images -> a list of ImageResult
     detect              objects in images, and their boxes -> a list of ImageResult
     weights             trained networks that have names: "resnet50", "cifar10-resnet20"
+    benchmark           speed, memory and errors of models in every backend -> Benchmark
     import_weights      a model file from another program's weights -> ImportedModel
     export              a file for another runtime, with a proof -> ExportedModel;
                         or weights for another program -> ExportedWeights
@@ -53,6 +54,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from reslab.api.benchmark import Benchmark, benchmark
     from reslab.api.check import FolderCheck, check
     from reslab.api.evaluate import evaluate
     from reslab.api.events import Event
@@ -86,6 +88,7 @@ if TYPE_CHECKING:
     from reslab.training.run import Interrupted
 
 _HOMES = {  # module -> public names; the same imports as above
+    "reslab.api.benchmark": ("Benchmark", "benchmark"),
     "reslab.api.check": ("FolderCheck", "check"),
     "reslab.api.evaluate": ("evaluate",),
     "reslab.api.events": ("Event",),
@@ -124,6 +127,7 @@ __all__ = [
     "AveragePrecision",
     "BadImage",
     "BatchNorm",
+    "Benchmark",
     "Detection",
     "DetectionRecipe",
     "DetectorPredictor",
@@ -157,6 +161,7 @@ __all__ = [
     "Splits",
     "Study",
     "__version__",
+    "benchmark",
     "build_resnet",
     "check",
     "config_named",

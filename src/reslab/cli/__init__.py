@@ -15,6 +15,7 @@ import typer
 
 import reslab
 from reslab.api.lines import warn
+from reslab.cli.benchmark import benchmark
 from reslab.cli.check import check
 from reslab.cli.console import open_closed_streams, print_line
 from reslab.cli.convert import import_
@@ -46,6 +47,7 @@ VERBS = {
     pack: "reslab pack images packed --shorter-side 480",
     import_: "reslab import resnet50.pth --out resnet50.safetensors",
     export: "reslab export runs/first --to onnx",
+    benchmark: "reslab benchmark runs/first",
     study: "reslab study degradation --on cifar10 --iterations 4000 --seeds 3",
     report: "reslab report runs/first runs/second --out report",
 }

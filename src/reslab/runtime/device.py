@@ -57,11 +57,12 @@ def setup_device(precision: Precision = "auto") -> Device:
         torch.backends.cudnn.benchmark = False
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
-    chosen = precision if precision != "auto" else "bf16" if _has_bf16(device) else "fp32"
+    chosen = precision if precision != "auto" else "bf16" if has_bf16(device) else "fp32"
     return Device(device, chosen, processes)
 
 
-def _has_bf16(device: torch.device) -> bool:
+def has_bf16(device: torch.device) -> bool:
+    """Return whether a device computes in bf16 by itself, so that it is faster than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if kernel_limit():
