@@ -26,6 +26,7 @@ from reslab.evaluation.report import build_report, score_set
 from reslab.evaluation.scoring import Reading, Scores
 from reslab.evaluation.views import protocol_named
 from reslab.models.model_file import model_file
+from reslab.pretrained.locate import located
 from reslab.runtime.device import has_bf16
 from reslab.runtime.events import Callback, note, progress, start
 from reslab.runtime.load import allowed_cores
@@ -120,7 +121,8 @@ def benchmark(
 ) -> Benchmark:
     """Measure models in every backend installed, beside eager torch, on this machine's CPU.
 
-    `models` are run folders, model files and exported files; these run in their own backend only.
+    `models` are run folders, model files, names that `weights` lists, and exported files; these
+    run in their own backend only.
     `backend` limits the others to one, beside eager torch. Each row has a process of its own, whose
     calls take turns with those of the first row for `seconds` per measurement: of one image, and of
     each of the sizes in `batches`. Errors and agreement are measured on at most `images` images of
@@ -131,13 +133,13 @@ def benchmark(
     given = [models] if isinstance(models, str | Path) else list(models)
     with showing(on_event) as callback:
         return run_benchmark(
-            [str(model) for model in given], on=on, data=data, backend=backend, batches=batches,
+            given, on=on, data=data, backend=backend, batches=batches,
             images=images, seconds=seconds, on_event=callback,
         )  # fmt: skip
 
 
 def run_benchmark(
-    models: Sequence[str],
+    models: Sequence[str | Path],
     *,
     on: str | None,
     data: str | Path | None,
@@ -149,7 +151,7 @@ def run_benchmark(
 ) -> Benchmark:
     """Do the work of `benchmark`."""
     check_numbers(models, batches, images, seconds)
-    setups = list(setups_for(models, backend, on_event))
+    setups = list(setups_for([str(located(model)) for model in models], backend, on_event))
     chosen = choose_test_images(on, data, setups, on_event)
     on_event(start(len(setups), "rows"))
     measured = list(measure_rows(setups, batches, seconds, on_event))
@@ -169,7 +171,7 @@ def run_benchmark(
 
 
 def check_numbers(
-    models: Sequence[str], batches: Sequence[int], images: int, seconds: float
+    models: Sequence[str | Path], batches: Sequence[int], images: int, seconds: float
 ) -> None:
     """Raise ValueError if there is no model, or if a number is impossible."""
     if not models:
@@ -281,12 +283,15 @@ def choose_test_images(
     firsts = {setup.model: setup for setup in reversed(setups)}
     models = [(Path(setup.model), setup.open()) for setup in reversed(firsts.values())]
     try:
-        return choose_images(on, parse_location(data) if data else None, models, on_event)
+        images = choose_images(on, parse_location(data) if data else None, models, on_event)
     except ValueError as error:
         if on or data:
             raise
         on_event(note(f"errors are not measured: {error}"))
         return None
+    for _, model in models:
+        match_classes(images, model.classes, model.ids)  # raises an error before any work
+    return images
 
 
 def evenly(images: ImageSet, count: int) -> ImageSet:
