@@ -63,8 +63,9 @@ def test_each_row_is_measured(measured: Benchmark, model: Path) -> None:
 
 
 def test_errors_are_those_of_evaluate_and_both_rows_agree(measured: Benchmark, model: Path) -> None:
-    """The net is untrained; 30 of the images are far from all, so the errors are only near."""
-    whole = reslab.evaluate(model, on="digits", on_event=None).entries[0].report
+    """30 images are far from all, so the errors are only near."""
+    whole = reslab.evaluate(model, on="digits", on_event=None)[0].report
+    assert isinstance(whole, reslab.Report)
     assert measured.images == 30
     assert measured.rows[0].agreement == 100
     assert measured.rows[1].agreement == pytest.approx(100, abs=4)

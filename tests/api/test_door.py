@@ -25,6 +25,7 @@ MEAN = reslab.Preprocessing.of([120.0, 120.0, 120.0])
 ANY_ARRAY = "numpy.ndarray[tuple[Any, ...], numpy.dtype[Any]]"  # in mypy's words
 # each public function, and a call of it that is refused with ValueError
 REFUSED: dict[str, Callable[[Path], object]] = {
+    "benchmark": lambda place: reslab.benchmark(place / "nowhere"),
     "build_resnet": lambda _: reslab.build_resnet(reslab.config_named("resnet7")),
     "check": lambda place: reslab.check(place / "nowhere"),
     "config_named": lambda _: reslab.config_named("resnet7"),

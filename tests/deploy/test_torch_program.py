@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from reslab.data.resize import Interpolation, resize_whole_to_centre
 from reslab.deploy.metadata import metadata_of
+from reslab.deploy.onnx_file import EXACT
 from reslab.deploy.opening import open_exported
+from reslab.deploy.proof import prove
+from reslab.deploy.proof_images import proof_images
 from reslab.deploy.pt2 import split_archive
 from reslab.deploy.torch_program import (
     METADATA,
@@ -27,6 +30,7 @@ from reslab.deploy.torch_program import (
     with_metadata,
 )
 from reslab.evaluation.predict import Predictor
+from reslab.models.convert.importer import import_model
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
 
@@ -116,6 +120,22 @@ def test_an_exported_file_answers_as_predict_does(exported: Path) -> None:
     assert deviation(applying(program), replace_mean(model_with(BGR))) > 2e-3
 
 
+def test_the_proof_tells_a_right_program_from_a_wrong_one(exported: Path) -> None:
+    model, opened = model_with(BGR), open_exported(exported)
+    images = proof_images(model, [], "")
+    assert prove(model, opened, images, EXACT).passed
+    right = model.preprocessing
+    for wrong in (
+        replace(right, mean=right.mean + 4),
+        replace(right, channels="RGB"),
+        replace(right, resize=30),
+        replace(right, size=25, resize=30),
+        replace(right, interpolation="bicubic"),
+    ):
+        other = replace(model, preprocessing=wrong)
+        assert not prove(other, opened, images, EXACT).passed, wrong
+
+
 def applying(program: TorchProgram) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(program(images.numpy()))
 
@@ -182,20 +202,17 @@ def test_own_networks_are_exported_and_untraceable_ones_refused(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("exact", [False, True])
-def test_resnet18_on_forty_images(resnet18_file: Path, shared: Path, exact: bool) -> None:
-    from reslab.models.model_file import load_model
-
-    model = load_model(resnet18_file)
+def test_resnet18_on_forty_images(resnet18_file: Path, exact: bool) -> None:
+    model = import_model(resnet18_file, "resnet18").model
     program = export_program(model, exact=exact).module()
+    predictor, largest = Predictor(model), 0.0
     rng = np.random.default_rng(0)
-    largest = 0.0
     for seed in range(40):
-        height, width = rng.integers(180, 900, 2)
-        image = photograph(height, width, seed)[None]
-        answers = Predictor(model).predict(list(image), top=1000)[0]
-        index = {name: row for row, name in enumerate(model.ids or model.classes)}
-        wanted = torch.zeros(1000)
-        for answer in answers:
-            wanted[index[answer.id]] = answer.probability
-        largest = max(largest, (program(torch.from_numpy(image))[0] - wanted).abs().max().item())
+        image = photograph(*rng.integers(180, 900, 2), seed)
+        wanted = torch.zeros(len(model.classes))
+        for entry in predictor.predict(image, top=len(model.classes)):
+            wanted[int(entry.id)] = entry.probability
+        found = program(torch.from_numpy(image)[None])[0]
+        largest = max(largest, (found - wanted).abs().max().item())
+    print(f"max |dp| {largest:.1e}")
     assert largest < (1e-5 if exact else 2e-3)

@@ -11,7 +11,12 @@ from pydantic import JsonValue
 
 from reslab.api.display import OnEvent, showing
 from reslab.api.export_images import images_for_proof
-from reslab.api.export_weights import SUFFIXES, ExportedWeights, export_torchvision
+from reslab.api.export_weights import (
+    SUFFIXES,
+    ExportedWeights,
+    export_timm,
+    export_torchvision,
+)
 from reslab.api.import_weights import check_new_file
 from reslab.api.int8_loss import (
     LEAST_AGREEMENT,
@@ -26,6 +31,7 @@ from reslab.deploy.int8 import int8_network, model_of_network
 from reslab.deploy.openvino_file import openvino_draft
 from reslab.deploy.prepare import must_be_exact
 from reslab.deploy.proof import ProofImages, Verdict, network_input
+from reslab.deploy.torch_file import torch_draft
 from reslab.errors import unknown_name
 from reslab.models.model_file import Model
 from reslab.runtime.events import Callback, note
@@ -198,13 +204,26 @@ def export_int8(order: Order) -> ExportedModel:
     return ExportedModel(out, order.to, verdict, size, lines, loss)
 
 
+def export_torch(order: Order) -> ExportedModel:
+    """Write a program of torch."""
+    images = images_for_proof(order.model, order.path, order.check)
+    draft = torch_draft(order.model, exact=order.exact)
+    verdict = try_draft(order.model, draft, order.out.suffix, images)
+    size = write_draft(order.model, draft, order.out, verdict)
+    return ExportedModel(order.out, order.to, verdict, size)
+
+
 TARGETS: Mapping[str, Target] = {
     "onnx": Target(".onnx", (".onnx",), export_onnx, ("check", "exact")),
     "onnx-int8": Target("-int8.onnx", (".onnx",), export_int8, ("check", "exact", "vnni")),
     "openvino": Target(".xml", (".xml",), export_openvino, ("check",)),
+    "torch-export": Target(".pt2", (".pt2",), export_torch, ("check", "exact")),
     "torchvision": Target(
         "-torchvision.safetensors",
         SUFFIXES,
         lambda order: export_torchvision(order.model, order.out),
+    ),
+    "timm": Target(
+        "-timm.safetensors", SUFFIXES, lambda order: export_timm(order.model, order.out)
     ),
 }

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,9 @@ from reslab.runtime.writing import atomic_write
 
 TORCH_SUFFIXES = (".pth", ".pt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+TIMM_TRANSFORM = (
+    "transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))"
+)
 
 
 @dataclass(frozen=True)
@@ -52,14 +58,52 @@ def export_torchvision(model: Model, out: Path) -> ExportedWeights:
 
     Raise ValueError, with the reason, if torchvision cannot represent the network.
     """
+    return write_weights(model, out, advice_for_user(model, *mean_and_std(model)))
+
+
+def export_timm(model: Model, out: Path) -> ExportedWeights:
+    """Write the same file as for torchvision, with advice in the words of timm."""
+    advice = advice_for_user(model, *mean_and_std(model))
+    return write_weights(model, out, [timm_call(model, out), TIMM_TRANSFORM, *advice[1:]])
+
+
+def write_weights(model: Model, out: Path, advice: Sequence[str]) -> ExportedWeights:
+    """Write a model's weights under torchvision's names, and return what to say about them."""
     state = torchvision_state(model)
     atomic_write(out, state_bytes(state, out.suffix))
-    mean, std = model.preprocessing.mean.mean((1, 2)), model.preprocessing.std.flatten()
-    mean, std = (tuple(round(value / 255, 6) for value in part.tolist()) for part in (mean, std))
+    mean, std = mean_and_std(model)
     return ExportedWeights(
-        out, len(state), mean, std, model.config.depth, len(model.classes),
-        advice=tuple(advice_for_user(model, list(mean), list(std))),
+        out, len(state), tuple(mean), tuple(std), model.config.depth, len(model.classes),
+        advice=tuple(advice),
     )  # fmt: skip
+
+
+def mean_and_std(model: Model) -> tuple[list[float], list[float]]:
+    """Return the mean colour and the standard deviation of images from 0 to 1, RGB."""
+    mean, std = model.preprocessing.mean.mean((1, 2)), model.preprocessing.std.flatten()
+    rounded = [[round(value / 255, 6) for value in part.tolist()] for part in (mean, std)]
+    return rounded[0], rounded[1]
+
+
+def timm_call(model: Model, out: Path) -> str:
+    """Return the call by which timm builds the network, with its weights and preprocessing."""
+    mean, std = mean_and_std(model)
+    config = f"mean={tuple(mean)}, std={tuple(std)}"
+    preprocessing = model.preprocessing
+    resize, size = preprocessing.resize, preprocessing.size
+    if resize and size:
+        config += f", input_size=(3, {size}, {size}), crop_pct={crop_fraction(resize, size)}"
+        config += f', interpolation="{preprocessing.interpolation}"'
+    return (
+        f'model = timm.create_model("resnet{model.config.depth}", num_classes={len(model.classes)},'
+        f" checkpoint_path={json.dumps(str(out))}, pretrained_cfg_overlay=dict({config}))"
+    )
+
+
+def crop_fraction(resize: int, size: int) -> float:
+    """Return timm's `crop_pct`, from which it computes the shorter side, floor(size / crop_pct)."""
+    fraction = round(size / resize, 4)
+    return fraction if math.floor(size / fraction) == resize else size / (resize + 0.5)
 
 
 def state_bytes(state: dict[str, Tensor], suffix: str) -> bytes:
