@@ -208,7 +208,8 @@ def test_resnet18_on_forty_images(resnet18_file: Path, exact: bool) -> None:
     predictor, largest = Predictor(model), 0.0
     rng = np.random.default_rng(0)
     for seed in range(40):
-        image = photograph(*rng.integers(180, 900, 2), seed)
+        height, width = rng.integers(180, 900, 2)
+        image = photograph(height, width, seed)
         wanted = torch.zeros(len(model.classes))
         for entry in predictor.predict(image, top=len(model.classes)):
             wanted[int(entry.id)] = entry.probability
