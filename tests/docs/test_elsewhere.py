@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from reslab.deploy.openvino_file import openvino_files
 from tests.docs.examples import blocks_in
 from tests.models.kinds import KINDS, perturbed
 
 import reslab
 from reslab.deploy.metadata import metadata_of
 from reslab.deploy.onnx_file import onnx_draft
+from reslab.deploy.openvino_file import openvino_files
 from reslab.deploy.torch_file import torch_draft
 from reslab.models.model_file import load_model
 
