@@ -54,7 +54,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from reslab.api.benchmark import Benchmark, benchmark
+    from reslab.api.benchmark import benchmark
+    from reslab.api.benchmark_rows import Benchmark
     from reslab.api.check import FolderCheck, check
     from reslab.api.evaluate import evaluate
     from reslab.api.events import Event
@@ -88,7 +89,8 @@ if TYPE_CHECKING:
     from reslab.training.run import Interrupted
 
 _HOMES = {  # module -> public names; the same imports as above
-    "reslab.api.benchmark": ("Benchmark", "benchmark"),
+    "reslab.api.benchmark": ("benchmark",),
+    "reslab.api.benchmark_rows": ("Benchmark",),
     "reslab.api.check": ("FolderCheck", "check"),
     "reslab.api.evaluate": ("evaluate",),
     "reslab.api.events": ("Event",),

@@ -8,14 +8,13 @@ from tests.models.kinds import KINDS, perturbed
 
 import reslab
 from reslab.api.benchmark import (
-    Benchmark,
-    Throughput,
     agreement_of,
     evenly,
     setups_for,
     throughput,
 )
 from reslab.api.benchmark_figure import draw_benchmark
+from reslab.api.benchmark_rows import Benchmark, Throughput
 from reslab.api.benchmark_worker import (
     EAGER,
     PHOTOGRAPH,

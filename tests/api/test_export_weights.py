@@ -1,4 +1,4 @@
-"""Weights under other libraries' names, and what the user is told about them."""
+"""Weights under other libraries' names, and the advice for the user."""
 
 import math
 from dataclasses import replace

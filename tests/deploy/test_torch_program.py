@@ -89,7 +89,8 @@ def test_exact_pixels_are_those_of_pillow_and_the_others_nearly(
         judge = torch.from_numpy(pixels).permute(2, 0, 1)
         assert torch.equal(exact_centre(planes, side, crop, interpolation)[0], judge.double())
         off = (resized_centre(planes, side, crop, interpolation)[0].int() - judge.int()).abs()
-        assert off.max() <= (3 if size[0] > 2 * size[1] else 1)
+        assert off.max() <= 1
+        assert (off > 0).float().mean() < 0.02
 
 
 @pytest.mark.parametrize("preprocessing", [CROP, BGR, BICUBIC, MEAN_IMAGE, WHOLE])
@@ -120,7 +121,7 @@ def test_an_exported_file_answers_as_predict_does(exported: Path) -> None:
     assert deviation(applying(program), replace_mean(model_with(BGR))) > 2e-3
 
 
-def test_the_proof_tells_a_right_program_from_a_wrong_one(exported: Path) -> None:
+def test_the_proof_passes_the_right_program_and_no_other(exported: Path) -> None:
     model, opened = model_with(BGR), open_exported(exported)
     images = proof_images(model, [], "")
     assert prove(model, opened, images, EXACT).passed

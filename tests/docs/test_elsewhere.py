@@ -1,6 +1,7 @@
 """The programs in docs/using-a-model-elsewhere.md run as printed, and answer as `predict` does."""
 
 import ast
+import json
 import re
 import sys
 from pathlib import Path
@@ -12,10 +13,9 @@ from tests.docs.examples import blocks_in
 from tests.models.kinds import KINDS, perturbed
 
 import reslab
-from reslab.deploy.metadata import metadata_of
-from reslab.deploy.onnx_file import onnx_draft
+from reslab.deploy.metadata import PARITY, metadata_of
 from reslab.deploy.openvino_file import openvino_files
-from reslab.deploy.torch_file import torch_draft
+from reslab.deploy.torch_program import TorchProgram
 from reslab.models.model_file import load_model
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "using-a-model-elsewhere.md"
@@ -31,6 +31,7 @@ PACKAGES = {
     "torch.export": {"numpy", "PIL", "torch"},
     "OpenVINO": {"numpy", "PIL", "openvino"},
 }
+SUFFIXES = {"onnx": ".onnx", "torch-export": ".pt2"}
 ANSWER = re.compile(r"^(\S+) +([\d.]+) %  (.+)$", re.MULTILINE)
 
 
@@ -41,11 +42,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     preprocessing = reslab.Preprocessing.of([120.0, 110, 100], [50.0, 60, 70], size=24, resize=29)
     file = folder / "net.safetensors"
     reslab.save(perturbed(KINDS["batch norm"]), CLASSES, preprocessing, file)
+    for to in ("onnx", "torch-export"):
+        reslab.export(file, to, on_event=None).path.rename(folder / f"model{SUFFIXES[to]}")
     model = load_model(file)
-    metadata = metadata_of(model, "images")
-    for draft in (onnx_draft(model, exact=True), torch_draft(model, exact=True)):
-        for suffix, content in draft.contents(metadata).items():
-            (folder / f"model{suffix}").write_bytes(content)
     for suffix, content in openvino_files(model, metadata_of(model, "crops")).items():
         (folder / f"model{suffix}").write_bytes(content)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
@@ -91,6 +90,13 @@ def test_the_program_needs_nothing_else(section: str) -> None:
         )
     }
     assert imported - sys.stdlib_module_names == PACKAGES[section]
+
+
+def test_the_files_hold_the_verdict_of_their_proof(folder: Path) -> None:
+    verdict = json.loads(TorchProgram(folder / "model.pt2").metadata()[PARITY])
+    assert verdict["passed"]
+    assert verdict["images"] >= 12
+    assert verdict["sizes"] >= 3
 
 
 def test_the_program_for_onnx_has_fifteen_lines() -> None:

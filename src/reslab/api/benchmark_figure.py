@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reslab.api.benchmark import Benchmark
+from reslab.api.benchmark_rows import Benchmark
 from reslab.runtime.writing import atomic_write
 from reslab.studies.page.figures import panels
 from reslab.training.curves import COLOURS, svg_of

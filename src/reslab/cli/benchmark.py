@@ -17,7 +17,7 @@ from reslab.cli.console import (
 )
 
 if TYPE_CHECKING:
-    from reslab.api.benchmark import Benchmark, BenchmarkRow
+    from reslab.api.benchmark_rows import Benchmark, BenchmarkRow
 
 BUSY = 0.1  # of one core: from here on, other programs disturb the measurement
 

@@ -108,13 +108,26 @@ def resized_centre(
 ) -> Tensor:
     """Resize to a shorter side, and crop the centre; uint8 [B, 3, H, W] -> [B, 3, size, size].
 
-    Pixels differ from Pillow's by at most one level, or three in images more than twice as high
-    as wide.
+    Pixels differ from Pillow's by at most one level.
     """
     height, width = scaled_sides(images, side)
-    x = F.interpolate(images, size=(height, width), mode=interpolation, antialias=True)
+    x = images
+    for sides in (first_sides(images, height, width), (height, width)):
+        x = F.interpolate(x, size=sides, mode=interpolation, antialias=True)
     top, left = centre_start(height, size), centre_start(width, size)
     return x.narrow(2, top, size).narrow(3, left, size)
+
+
+def first_sides(images: Tensor, down: int, across: int) -> tuple[int, int]:
+    """Return the height and width after the first of two passes, in Pillow's order.
+
+    Only one side changes: the width, or the height of an image that Pillow shrinks vertically
+    first. There is no condition, because sizes are known only when the program runs.
+    """
+    height, width = images.shape[-2:]
+    is_tall = torch.sym_min((height - 1) // (2 * width), 1) if TALL_FIRST else 0
+    vertical = cast(int, is_tall * torch.sym_min(torch.sym_max(height - down, 0), 1))  # 0 or 1
+    return height + vertical * (down - height), across + vertical * (width - across)
 
 
 def exact_centre(
