@@ -114,7 +114,7 @@ def test_one_image_is_resized_in_its_time_and_a_batch_before(model: Path) -> Non
     assert three.shape == (3, 10)
     assert torch.allclose(three, alone.expand(3, -1), atol=1e-5)
     found = measure(lambda: torch.zeros(()), 0.01)
-    assert len(found.seconds) >= 2
+    assert len(found.seconds) >= 1
     assert sum(found.seconds) <= 0.1
     assert found.memory > 50 * 2**20
 

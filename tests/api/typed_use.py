@@ -89,6 +89,9 @@ imported = reslab.import_weights("resnet50.pth", "resnet50", "resnet50.safetenso
 reveal_type(imported)
 reveal_type(imported.model.classes)
 reveal_type(reslab.export(model, "torchvision", "resnet50.pth"))
+measured = reslab.benchmark("runs/first", seconds=1)
+reveal_type(measured)
+reveal_type(measured.rows[0].throughput[0].speedup)
 
 runs = (reslab.PlannedRun("digits-resnet20", ("momentum=0.5",), 1, Path("study/runs/half")),)
 study = reslab.Study(("Momentum", "Does it help?"), Path("study"), runs)
@@ -105,6 +108,7 @@ reveal_type(resnet)
 reveal_type(resnet.config)
 
 # the functions themselves
+reveal_type(reslab.benchmark)
 reveal_type(reslab.build_resnet)
 reveal_type(reslab.check)
 reveal_type(reslab.config_named)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from pydantic import JsonValue
@@ -91,6 +93,12 @@ class Target:
     options: tuple[str, ...] = ()  # that apply, beside `out`
 
 
+class DraftBuilder(Protocol):
+    """Build the export of one model, resizing exactly as Pillow or nearly."""
+
+    def __call__(self, *, exact: bool) -> Draft: ...
+
+
 def export(
     model: Classifier,
     to: str,
@@ -108,9 +116,10 @@ def export(
     `check`, by default on the model's own test images, and on seeded ones. If `exact`, it resizes
     images to exactly the pixels of Pillow. "onnx-int8" is such a file with its network in int8,
     calibrated on images in `check` or the model's own; `vnni` is for files that stay on processors
-    with VNNI. "openvino" is a pair of files, .xml and .bin, that takes crops. "torchvision" is a
-    file of weights, .safetensors, .pth or .pt, with torchvision's names, which timm reads too.
-    `out` is a new file, by default beside the model.
+    with VNNI. "openvino" is a pair of files, .xml and .bin, that takes crops. "torch-export" is a
+    file of torch, .pt2, otherwise like "onnx". "torchvision" and "timm" are files of weights,
+    .safetensors, .pth or .pt, for the networks of these libraries. `out` is a new file, by default
+    beside the model.
 
     Raise ValueError, with the reason, if the target cannot represent the network, and RuntimeError
     if the file would not answer as reslab does.
@@ -148,24 +157,36 @@ def default_out(model: Classifier, target: Target) -> Path:
 
 
 def export_onnx(order: Order) -> ExportedModel:
-    """Write an ONNX file; if resizing as in ONNX differs too much, with exact resizing."""
+    """Write an ONNX file."""
+    return write_proven(order, partial(onnx_file.onnx_draft, order.model))
+
+
+def export_torch(order: Order) -> ExportedModel:
+    """Write a program of torch."""
+    return write_proven(order, partial(torch_draft, order.model))
+
+
+def write_proven(order: Order, draft_for: DraftBuilder) -> ExportedModel:
+    """Write a file with all preprocessing inside, once it has been proven."""
     images = images_for_proof(order.model, order.path, order.check)
-    _, draft, verdict = proven_onnx(order, images)
+    _, draft, verdict = proven(order, draft_for, images)
     size = write_draft(order.model, draft, order.out, verdict)
     return ExportedModel(order.out, order.to, verdict, size)
 
 
-def proven_onnx(order: Order, images: ProofImages) -> tuple[bool, Draft, Verdict]:
-    """Return a draft in ONNX with its verdict, and whether it resizes exactly as Pillow.
+def proven(
+    order: Order, draft_for: DraftBuilder, images: ProofImages
+) -> tuple[bool, Draft, Verdict]:
+    """Return a draft with its verdict, and whether it resizes exactly as Pillow.
 
     It does if it must, or if it would fail otherwise.
     """
     exact = order.exact or must_be_exact(order.model)
-    draft = onnx_file.onnx_draft(order.model, exact=exact)
+    draft = draft_for(exact=exact)
     verdict = try_draft(order.model, draft, order.out.suffix, images)
     if not exact and not verdict.passed:
         order.on_event(note(f"resized exactly as by Pillow, because otherwise: {verdict}"))
-        exact, draft = True, onnx_file.onnx_draft(order.model, exact=True)
+        exact, draft = True, draft_for(exact=True)
         verdict = try_draft(order.model, draft, order.out.suffix, images)
     return exact, draft, verdict
 
@@ -194,7 +215,7 @@ def export_int8(order: Order) -> ExportedModel:
     if loss.agreement < LEAST_AGREEMENT:
         raise RuntimeError(f"{out} was not written: {loss}; the limit is {LEAST_AGREEMENT} %")
     proof = images_for_proof(model, order.path, order.check)
-    exact, _, in_fp32 = proven_onnx(order, proof)
+    exact, _, in_fp32 = proven(order, partial(onnx_file.onnx_draft, model), proof)
     must_have_passed(in_fp32, out)
     draft = onnx_file.int8_draft(model, network, exact=exact)
     verdict = try_draft(model, draft, out.suffix, proof)
@@ -202,15 +223,6 @@ def export_int8(order: Order) -> ExportedModel:
     size = write_draft(model, draft, out, verdict, findings)
     lines = (f"its preprocessing, with the network in fp32: {in_fp32}",)
     return ExportedModel(out, order.to, verdict, size, lines, loss)
-
-
-def export_torch(order: Order) -> ExportedModel:
-    """Write a program of torch."""
-    images = images_for_proof(order.model, order.path, order.check)
-    draft = torch_draft(order.model, exact=order.exact)
-    verdict = try_draft(order.model, draft, order.out.suffix, images)
-    size = write_draft(order.model, draft, order.out, verdict)
-    return ExportedModel(order.out, order.to, verdict, size)
 
 
 TARGETS: Mapping[str, Target] = {

@@ -11,7 +11,8 @@ from reslab.cli.console import AsJson, print_json, print_line
 def export(
     model: Annotated[Path, typer.Argument(help="A run folder, a model file or a name.")],
     to: Annotated[
-        str, typer.Option(help="onnx, onnx-int8, openvino, or torchvision (also for timm).")
+        str,
+        typer.Option(help="onnx, onnx-int8, openvino, torch-export, torchvision or timm."),
     ],
     out: Annotated[
         Path | None, typer.Option(help="The file to write; by default beside the model.")
