@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".onnx"
 # a grey level more or less in a few pixels; and rounding alone
-RESIZED = Limits(probability=2e-3, relative=0.03)
+RESIZED = Limits(probability=2e-3, relative=0.05)
 EXACT = Limits(probability=1e-5, relative=1e-3)
 # a net in int8 is often unsure of seeded images; its loss is measured on others
 INT8 = Limits(probability=None, relative=None, agreement=0.8)

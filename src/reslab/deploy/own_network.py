@@ -66,7 +66,7 @@ def own_network_graph(model: Model) -> ModelProto:
 def without_messages() -> Iterator[None]:
     """Return a context without the warnings and log lines of torch's exporter."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
