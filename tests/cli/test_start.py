@@ -12,6 +12,7 @@ from PIL import Image
 
 # torch's compiler with sympy, and what scikit-learn needs, take seconds to import
 NEVER = {"torch._dynamo", "torch._inductor", "sympy", "sklearn", "scipy", "pandas", "triton"}
+NEVER |= {"onnx", "onnxruntime", "onnxscript", "openvino"}  # only for exports and other backends
 FIGURES = {"matplotlib"}
 TINY = ["--set", "batch_size=4", "--set", "recompute_bn=1", "--set", "iterations=1"]
 
