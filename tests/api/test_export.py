@@ -15,6 +15,7 @@ import reslab
 from reslab.api.export import TARGETS, ExportedModel
 from reslab.cli import main
 from reslab.deploy.metadata import PARITY
+from reslab.deploy.proof import Verdict
 from reslab.models.config import ResNetConfig
 from reslab.models.model_file import Model, model_bytes
 from reslab.models.preprocessing import Preprocessing
@@ -66,6 +67,7 @@ def test_the_file_is_beside_the_model_with_its_verdict(file: Path, photos: Path)
         )
     exact = reslab.export(file, "onnx", exported.path.with_name("exact.onnx"), exact=True)
     assert isinstance(exact, ExportedModel)
+    assert isinstance(exact.verdict, Verdict)
     assert exact.verdict.difference < 1e-5
     assert exact.verdict.source == "seeded"
 

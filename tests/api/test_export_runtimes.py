@@ -16,6 +16,7 @@ from reslab.api import int8_loss
 from reslab.api.export import ExportedModel
 from reslab.api.int8_loss import images_for_int8
 from reslab.deploy.metadata import PARITY
+from reslab.deploy.proof import Verdict
 from reslab.deploy.runtimes import INFO
 from reslab.models.config import ResNetConfig
 
@@ -48,6 +49,7 @@ def test_a_pair_of_files_for_openvino(model: Path, folder: Path) -> None:
     assert isinstance(exported, ExportedModel)
     assert exported.path == model.with_suffix(".xml")
     assert exported.verdict.passed
+    assert isinstance(exported.verdict, Verdict)
     assert exported.verdict.difference < 1e-5
     stored = openvino.Core().read_model(exported.path).get_rt_info([INFO, PARITY]).value
     assert json.loads(stored) == exported.verdict.as_dict()

@@ -29,12 +29,10 @@ def detector_with(config: Config) -> Detector:
     return detector(seed=3, search=None, sure=SURE, **config)
 
 
-def run(session: InferenceSession, pixels: np.ndarray) -> Detections:
-    boxes, scores, labels = session.run(["boxes", "scores", "labels"], {"image": pixels})
-    assert isinstance(boxes, np.ndarray)
-    assert isinstance(scores, np.ndarray)
-    assert isinstance(labels, np.ndarray)
-    return Detections(*(torch.from_numpy(part) for part in (boxes, scores, labels)))
+def run(session: InferenceSession, pixels: np.ndarray, threshold: float) -> Detections:
+    inputs = {"image": pixels, "threshold": np.array([threshold], np.float32)}
+    outputs = session.run(["boxes", "scores", "labels"], inputs)
+    return Detections(*(torch.from_numpy(np.asarray(part)) for part in outputs))
 
 
 def must_agree(one: Detections, other: Detections) -> None:
@@ -63,9 +61,20 @@ def test_detections_are_those_of_the_detector(config: Config) -> None:
     for seed, (height, width) in enumerate(KEPT):
         pixels = image(height, width, seed)
         expected = detect_objects(model, pixels, model.search)
-        must_agree(run(session, pixels), expected)
+        must_agree(run(session, pixels, model.search.threshold), expected)
         found += len(expected)
     assert found > 20, found
+
+
+def test_an_image_of_any_size_is_resized_exactly() -> None:
+    model = detector_with({"trunk": LARGE})
+    session = session_of(detector_graph(model))
+    for shape in ((60, 83), (33, 90), (1, 1), (2, 40), (300, 20), (131, 96), (40, 41)):
+        pixels = image(*shape)
+        must_agree(
+            run(session, pixels, model.search.threshold),
+            detect_objects(model, pixels, model.search),
+        )
 
 
 @pytest.mark.parametrize(
@@ -86,4 +95,7 @@ def test_settings_are_those_of_the_detector(changes: Config) -> None:
     session = session_of(detector_graph(model))
     for shape in ((48, 61), (81, 48)):
         pixels = image(*shape)
-        must_agree(run(session, pixels), detect_objects(model, pixels, model.search))
+        must_agree(
+            run(session, pixels, model.search.threshold),
+            detect_objects(model, pixels, model.search),
+        )

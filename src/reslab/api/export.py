@@ -12,6 +12,7 @@ import torch
 from pydantic import JsonValue
 
 from reslab.api.display import OnEvent, showing
+from reslab.api.export_detector import export_detector
 from reslab.api.export_images import images_for_proof
 from reslab.api.export_weights import (
     SUFFIXES,
@@ -26,8 +27,9 @@ from reslab.api.int8_loss import (
     images_for_int8,
     measure_loss,
 )
-from reslab.api.models import IN_MEMORY, Classifier, open_classifier, path_of
+from reslab.api.models import IN_MEMORY, AnyModel, holds_detector, open_classifier, path_of
 from reslab.deploy import onnx_file
+from reslab.deploy.detector_proof import DetectorVerdict
 from reslab.deploy.export import Draft, must_have_passed, try_draft, write_draft
 from reslab.deploy.int8 import int8_network, model_of_network
 from reslab.deploy.openvino_file import openvino_draft
@@ -45,7 +47,7 @@ class ExportedModel:
 
     path: Path
     to: str
-    verdict: Verdict
+    verdict: Verdict | DetectorVerdict
     size: int  # bytes, of all its files
     lines: tuple[str, ...] = ()  # more for the user
     loss: Int8Loss | None = None  # if the network was rounded to int8
@@ -100,7 +102,7 @@ class DraftBuilder(Protocol):
 
 
 def export(
-    model: Classifier,
+    model: AnyModel,
     to: str,
     out: str | Path | None = None,
     *,
@@ -119,7 +121,7 @@ def export(
     with VNNI. "openvino" is a pair of files, .xml and .bin, that takes crops. "torch-export" is a
     file of torch, .pt2, otherwise like "onnx". "torchvision" and "timm" are files of weights,
     .safetensors, .pth or .pt, for the networks of these libraries. `out` is a new file, by default
-    beside the model.
+    beside the model. A detector exports to "onnx" only, and is always exact.
 
     Raise ValueError, with the reason, if the target cannot represent the network, and RuntimeError
     if the file would not answer as reslab does.
@@ -132,16 +134,19 @@ def export(
             raise ValueError(f"`{name}` does not apply to {to}")
     file = Path(out) if out is not None else default_out(model, target)
     check_new_file(file, target.suffixes)
+    folder = Path(check) if check else None
+    if holds_detector(model):
+        with showing(on_event) as callback:
+            verdict, size = export_detector(model, to, file, folder, callback)
+        return ExportedModel(file, to, verdict, size)
     path, loaded = open_classifier(model, torch.device("cpu"))
     if loaded.backend != "torch":
         raise ValueError(f"{path} is an exported file: export the model that it was made from")
     with showing(on_event) as callback:
-        return target.export(
-            Order(loaded, path, to, file, Path(check) if check else None, exact, vnni, callback)
-        )
+        return target.export(Order(loaded, path, to, file, folder, exact, vnni, callback))
 
 
-def default_out(model: Classifier, target: Target) -> Path:
+def default_out(model: AnyModel, target: Target) -> Path:
     """Return the path of the exported file if none is given: beside the model.
 
     A network that was given by its name is in a cache, so its file is written here.

@@ -16,6 +16,7 @@ from reslab.deploy.boxes import (
     add_resized_sides,
     add_suppression,
 )
+from reslab.deploy.exact_resize import Crop, add_exact_crop
 from reslab.deploy.graph import Graph, value
 from reslab.deploy.network import PREPARED, add_conv, add_layers, add_linear
 from reslab.deploy.prepare import add_arithmetic
@@ -30,8 +31,7 @@ from reslab.models.batchnorm import fold_batchnorm
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-IMAGE = "image"  # the input of an exported detector
-THRESHOLD = "threshold"  # another, which need not be given
+IMAGE, THRESHOLD = "image", "threshold"  # the inputs of an exported detector
 BOXES, SCORES, LABELS = "boxes", "scores", "labels"  # its outputs
 LOWEST = np.finfo(np.float32).min  # in place of the logits of boxes that are too small
 
@@ -39,15 +39,17 @@ LOWEST = np.finfo(np.float32).min  # in place of the logits of boxes that are to
 def detector_graph(detector: Detector) -> ModelProto:
     """Return a detector's ONNX graph with its preprocessing and post-processing inside.
 
-    `image`, uint8 [height, width, 3], is a decoded RGB image of any size. `boxes`, float32 [n, 4],
-    are xyxy in its pixels, `scores` float32 [n] and `labels` int64 [n], best first. The settings
-    are those of `detector.search`, without box refinement and multi-scale testing; another
-    threshold than its own can be given as `threshold`, float32 [1].
+    `image`, uint8 [height, width, 3], is a decoded RGB image of any size; detections with
+    probabilities above `threshold`, float32 [1], are returned, best first: `boxes`, float32 [n, 4],
+    are xyxy in pixels of the image, `scores` float32 [n] and `labels` int64 [n]. All other settings
+    are those of `detector.search`, without box refinement and multi-scale testing.
+
+    Images are resized to Pillow's values: a pixel that is one level off can decide which of two
+    boxes with nearly equal scores suppresses the other.
     """
     net = fold_batchnorm(detector.net).to("cpu", torch.float32)
     search = detector.search
     graph = Graph()
-    graph.constant(np.array([search.threshold], np.float32), THRESHOLD)  # used if none is given
     image = add_image(graph, detector)
     features = add_features(graph, net, image.prepared)
     proposals = add_proposals(graph, net, features, image, search)
@@ -80,29 +82,19 @@ def add_image(graph: Graph, detector: Detector) -> ImageNodes:
     scaled = add_resized_sides(step, sides, search.shorter, search.longest)
     planes = step("Transpose", IMAGE, attributes={"perm": (2, 0, 1)})
     planes = step("Unsqueeze", planes, np.array([0]))
-    shape = step("Concat", np.array([1, 3]), scaled, attributes={"axis": 0})
-    how = {
-        "mode": "linear",
-        "antialias": 1,
-        "coordinate_transformation_mode": "half_pixel",
-        "exclude_outside": 1,
-        "keep_aspect_ratio_policy": "stretch",
-    }
-    pixels = step("Resize", planes, "", "", shape, attributes=how)
+    whole = Crop(sides, scaled, starts=graph.numbers(0, 0), sizes=scaled)
+    pixels = add_exact_crop(graph, planes, whole, "bilinear")
     add_arithmetic(graph, pixels, detector.preprocessing, None)
     # an image narrower than one window of the stem's pooling is padded, as in `features`
     missing = step("Max", step("Sub", np.array(MIN_IMAGE_SIDE), scaled), np.array(0))
     pads = step("Concat", np.zeros(6, np.int64), missing, attributes={"axis": 0})
-    prepared = step("Pad", PREPARED, pads)
-    corner, scaled_corner = (
-        step("Gather", pair, np.array([1, 0, 1, 0])) for pair in (sides, scaled)
-    )
-    exact = step("Div", step.cast(scaled_corner, DOUBLE), step.cast(corner, DOUBLE))
+    corner, resized = (step("Gather", pair, np.array([1, 0, 1, 0])) for pair in (sides, scaled))
+    ratio = step("Div", step.cast(resized, DOUBLE), step.cast(corner, DOUBLE))
     return ImageNodes(
-        prepared,
-        step.cast(corner, FLOAT),
-        step.cast(scaled_corner, FLOAT),
-        step.cast(exact, FLOAT),
+        prepared=step("Pad", PREPARED, pads),
+        limits=step.cast(corner, FLOAT),
+        resized=step.cast(resized, FLOAT),
+        ratio=step.cast(ratio, FLOAT),
     )
 
 

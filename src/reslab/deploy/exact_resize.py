@@ -32,6 +32,7 @@ class Axis:
     length: str
     scaled: str  # the length after resizing
     start: str  # of the crop in the resized image
+    size: str  # of the crop
 
 
 def add_exact_centre_crop(
@@ -39,32 +40,54 @@ def add_exact_centre_crop(
 ) -> str:
     """Add resizing to a shorter side and cropping the centre, as Pillow does it.
 
-    Resizing an axis and cropping it is a product with a matrix of Pillow's integer weights. In
-    float64 these products are exact; they are rounded after each axis, as in Pillow.
-
     uint8 [B, 3, H, W] -> float64 [B, 3, size, size]
     """
-    from onnx import TensorProto
-
     sides = add_sides(graph, x)
     scaled = add_scaled_sides(graph, sides, side)
     starts = add_centre_offsets(graph, scaled, size)
+    crop = Crop(sides, scaled, starts, graph.numbers(size, size))
+    return add_exact_crop(graph, x, crop, interpolation)
+
+
+@dataclass(frozen=True)
+class Crop:
+    """The names of heights and widths, int64 [2] each: what is resized, and what is kept of it."""
+
+    sides: str  # of the images
+    scaled: str  # after resizing
+    starts: str  # where the crop begins in the resized image
+    sizes: str  # of the crop
+
+
+def add_exact_crop(graph: Graph, x: str, crop: Crop, interpolation: Interpolation) -> str:
+    """Add resizing and cropping, as Pillow does it.
+
+    Resizing an axis and cropping it is a product with a matrix of Pillow's integer weights. In
+    float64 these products are exact; they are rounded after each axis, as in Pillow.
+
+    uint8 [B, 3, H, W] -> float64 [B, 3, h, w]
+    """
+    from onnx import TensorProto
+
+    parts = {
+        "length": crop.sides, "scaled": crop.scaled, "start": crop.starts, "size": crop.sizes
+    }  # fmt: skip
     axes = [
         Axis(
             name,
             *(
                 graph.add("Gather", [both, graph.number(index)], f"{name}.{part}")
-                for both, part in ((sides, "length"), (scaled, "scaled"), (starts, "start"))
+                for part, both in parts.items()
             ),
         )
         for index, name in enumerate(("prepare.rows", "prepare.columns"))
     ]
-    down, across = (add_weights(graph, axis, size, interpolation) for axis in axes)
+    down, across = (add_weights(graph, axis, interpolation) for axis in axes)
     across = graph.add("Transpose", [across], "prepare.across", {"perm": (1, 0)})
     x = graph.add("Cast", [x], "prepare.double", {"to": TensorProto.DOUBLE})
     if not PILLOW_MAY_BEGIN_VERTICALLY:
         return add_products(graph, x, (down, across), "prepare.crop", vertical_first=False)
-    condition = add_vertical_first(graph, sides, scaled)
+    condition = add_vertical_first(graph, crop.sides, crop.scaled)
     branches = {
         name: product_graph(x, (down, across), vertical_first=name == "then_branch")
         for name in ("then_branch", "else_branch")
@@ -72,8 +95,8 @@ def add_exact_centre_crop(
     return graph.add("If", [condition], "prepare.crop", branches)
 
 
-def add_weights(graph: Graph, axis: Axis, size: int, interpolation: Interpolation) -> str:
-    """Add Pillow's weights for `size` pixels of an axis, whole numbers in float64 [size, length].
+def add_weights(graph: Graph, axis: Axis, interpolation: Interpolation) -> str:
+    """Add Pillow's weights for the crop along an axis, whole numbers in float64 [size, length].
 
     Each row holds the filter around the centre of one pixel of the crop.
     """
@@ -87,7 +110,7 @@ def add_weights(graph: Graph, axis: Axis, size: int, interpolation: Interpolatio
 
     one, half = (graph.number(each, np.float64) for each in (1.0, 0.5))
     scale = step("Div", [double(axis.length), double(axis.scaled)], "scale")
-    stop = step("Add", [axis.start, graph.number(size)], "stop")
+    stop = step("Add", [axis.start, axis.size], "stop")
     indices = double(step("Range", [axis.start, stop, graph.number(1)], "indices"))
     centres = step("Mul", [step("Add", [indices, half], "middles"), scale], "centres")
     centres = step("Unsqueeze", [centres, graph.numbers(1)], "centre")  # [size, 1]
