@@ -54,7 +54,7 @@ def test_weights_in_bf16_are_exported_in_fp32() -> None:
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = as_fp32(images)
-    torch.testing.assert_close(run(network_graph(net), images), expected, atol=0.02, rtol=0.02)
+    torch.testing.assert_close(run(network_graph(net), images), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_values_have_the_names_of_the_weights() -> None:

@@ -1,6 +1,7 @@
 """The proof of an export fails for every kind of wrong file."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,7 +134,8 @@ def test_a_right_export_passes(model: Model, images: ProofImages) -> None:
 def test_a_wrong_export_fails(tampering: str, model: Model, images: ProofImages) -> None:
     graph = image_classifier(model)
     TAMPERINGS[tampering](graph)
-    assert not verdict_on(model, graph, images).passed
+    some = ProofImages(images.images[:SEEDED], "seeded")  # of every shape
+    assert not verdict_on(model, graph, some).passed
 
 
 def test_classes_in_another_order_fail(model: Model, images: ProofImages) -> None:
@@ -168,6 +170,12 @@ def test_nets_that_are_sure_of_everything_are_proved_by_logarithms(images: Proof
     assert verdict.difference < 1e-6
     assert not verdict.passed
     assert "logarithms of probabilities differ by" in str(verdict)
+
+
+def test_a_model_in_bf16_is_proved_in_fp32(model: Model, images: ProofImages) -> None:
+    rounded = replace(model, net=deepcopy(model.net).to(torch.bfloat16))
+    assert verdict_on(rounded, image_classifier(rounded), images).passed
+    assert rounded.dtype == torch.bfloat16
 
 
 def test_nan_fails(model: Model, images: ProofImages) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,7 +27,7 @@ def network_graph(net: ResNet) -> ModelProto:
     `prepared`, float32 [batch, 3, height, width], are images after preprocessing; `logits` are
     float32 [batch, classes]. Batch and size are dynamic.
     """
-    folded = fold_batchnorm(net).to(torch.float32)
+    folded = fold_batchnorm(copy.deepcopy(net).to(torch.float32))  # folding rounds
     graph = Graph()
     x = add_trunk(graph, folded, PREPARED)
     # a mean over the whole map has no window, whose size would have to be known here

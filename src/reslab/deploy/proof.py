@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import torch
@@ -89,10 +90,12 @@ class Verdict:
 
 @torch.no_grad()
 def prove(model: Model, exported: Model, images: ProofImages, limits: Limits) -> Verdict:
-    """Compare an exported file, opened as a model, with the model that it was made from.
+    """Compare an exported file, opened as a model, with the model that it was made from, in fp32.
 
     Every image is classified alone, and images of `SIZES` different sizes also in batches.
     """
+    if model.dtype != torch.float32:  # files of fewer digits are exported in fp32, too
+        model = replace(model, net=deepcopy(model.net).to(torch.float32))
     batches = list(batches_of(images.images))
     expected = log_answers(model_for_inference(model), batches)
     found = log_answers(exported, batches)
