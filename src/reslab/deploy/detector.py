@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from reslab.deploy.boxes import (
@@ -26,7 +25,7 @@ from reslab.detection.box_ops import REGION_STDS
 from reslab.detection.inference import Detector
 from reslab.detection.network import MIN_IMAGE_SIDE, PROPOSAL_NMS, FasterRCNN
 from reslab.detection.recipe import InferenceConfig
-from reslab.models.batchnorm import fold_batchnorm
+from reslab.models.batchnorm import fold_in_fp32
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -47,7 +46,7 @@ def detector_graph(detector: Detector) -> ModelProto:
     Images are resized to Pillow's values: a pixel that is one level off can decide which of two
     boxes with nearly equal scores suppresses the other.
     """
-    net = fold_batchnorm(detector.net).to("cpu", torch.float32)
+    net = fold_in_fp32(detector.net).to("cpu")
     search = detector.search
     graph = Graph()
     image = add_image(graph, detector)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from reslab.deploy.graph import Graph, value
-from reslab.models.batchnorm import fold_batchnorm
+from reslab.models.batchnorm import fold_in_fp32
 from reslab.models.layers import ConvBN, Projection, ZeroPadding
 from reslab.models.random_layers import RandomLayer
 from reslab.models.resnet import Block, ResNet
@@ -27,7 +26,7 @@ def network_graph(net: ResNet) -> ModelProto:
     `prepared`, float32 [batch, 3, height, width], are images after preprocessing; `logits` are
     float32 [batch, classes]. Batch and size are dynamic.
     """
-    folded = fold_batchnorm(copy.deepcopy(net).to(torch.float32))  # folding rounds
+    folded = fold_in_fp32(net)
     graph = Graph()
     x = add_trunk(graph, folded, PREPARED)
     # a mean over the whole map has no window, whose size would have to be known here

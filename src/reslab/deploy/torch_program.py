@@ -26,7 +26,7 @@ from reslab.deploy.pt2 import (
 )
 from reslab.deploy.runtimes import Runtime
 from reslab.evaluation.fuse import is_of_blocks
-from reslab.models.batchnorm import fold_batchnorm
+from reslab.models.batchnorm import fold_in_fp32
 from reslab.models.model_file import Model
 from reslab.models.resnet import ResNet
 from reslab.runtime.json_text import parse_json
@@ -83,7 +83,7 @@ class Logits(nn.Module):
 
     def __init__(self, net: ResNet) -> None:
         super().__init__()
-        net = fold_batchnorm(net).float()
+        net = fold_in_fp32(net)
         self.stem, self.stages, self.fc = net.stem, net.stages, net.fc
 
     def forward(self, images: Tensor) -> Tensor:

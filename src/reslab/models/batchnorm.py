@@ -169,6 +169,14 @@ def fold_batchnorm(net: Net) -> Net:
     return net.requires_grad_(False)
 
 
+def fold_in_fp32(net: Net) -> Net:
+    """Return a copy for inference in fp32, with batch norm folded, whatever type the weights have.
+
+    They are converted first, because folding rounds to their type.
+    """
+    return fold_batchnorm(copy.deepcopy(net).to(torch.float32))
+
+
 def in_bf16(model: Model) -> Model:
     """Return a bf16 version of a model; its scores differ in the third digit.
 
