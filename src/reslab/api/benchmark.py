@@ -47,12 +47,12 @@ def benchmark(
 ) -> Benchmark:
     """Measure models in every backend installed, beside eager torch, on this machine's CPU.
 
-    `models` are run folders, model files, names that `weights` lists, and exported files; these
-    run in their own backend only.
-    `backend` limits the others to one, beside eager torch. Each row has a process of its own, whose
-    calls take turns with those of the first row for `seconds` per measurement: of one image, and of
-    each of the sizes in `batches`. Errors and agreement are measured on at most `images` images of
-    the set that `on` or `data` names, as in `evaluate`, or the models' own test set.
+    `models` are run folders, model files, names that `weights` lists, and exported files, which run
+    in their own backend only. `backend` limits the others to one, beside eager torch. Each row has
+    a process of its own, whose calls take turns with those of the first row. A measurement takes
+    about `seconds`: one for a single image, and one for each size in `batches`. Errors and
+    agreement are measured on at most `images` images of the set that `on` or `data` names, as in
+    `evaluate`, or of the models' own test set.
 
     Raise ValueError for an unknown backend, if a model is a detector, or if its file is damaged.
     """
