@@ -121,7 +121,9 @@ def classes_row(result: "ImageResult[Prediction]") -> list[list[object]]:
 
 
 def detect(
-    model: Annotated[Path, typer.Argument(help="A detector's run folder or model file.")],
+    model: Annotated[
+        Path, typer.Argument(help="A detector's run folder, model file or exported file.")
+    ],
     images: Images,
     out: Annotated[
         Path | None,
