@@ -87,8 +87,8 @@ def detect(
 
     `model` is a detector's run folder, model file or exported file, or the result of
     `load_detector`. `images` and bad images are as in `predict`; an image given twice is searched
-    once. With `out`, the images are drawn into this folder with their boxes, and detections.json lists all objects in COCO's
-    results format.
+    once. With `out`, the images are drawn into this folder with their boxes, and detections.json
+    lists all objects in COCO's results format.
 
     `threshold` is the lowest probability reported, by default 0.5 or that of the loaded detector.
     `refine` and `scales`, shorter sides in pixels, are the box refinement and the multi-scale
