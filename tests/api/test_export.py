@@ -113,6 +113,16 @@ def test_a_missing_package_is_named_with_its_extra(
         reslab.export(file, "onnx", tmp_path / "a.onnx")
 
 
+def test_a_net_with_a_mean_image_and_no_crop_sees_images_of_its_size(tmp_path: Path) -> None:
+    preprocessing = Preprocessing.of(np.arange(3.0 * 16 * 16).reshape(3, 16, 16) / 4)
+    file = tmp_path / "digits.safetensors"
+    file.write_bytes(model_bytes(Model(perturbed(CONFIG), CLASSES, preprocessing, {}, [])))
+    for to in ("onnx", "openvino"):
+        exported = reslab.export(file, to, on_event=None)
+        assert isinstance(exported, ExportedModel)
+        assert exported.verdict.passed
+
+
 def test_every_target_has_a_default_name(file: Path) -> None:
     for target in TARGETS.values():
         assert target.ending.endswith(target.suffixes)

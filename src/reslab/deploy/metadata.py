@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel
 
 import reslab
+from reslab.deploy.prepare import centre_of
 from reslab.detection.inference import Detector
 from reslab.detection.recipe import InferenceConfig
 from reslab.models.model_facts import config_in, misfit, must_have_types, names_in, quoted
@@ -49,7 +51,10 @@ def metadata_of(model: Model, takes: Takes, task: str = "classify") -> dict[str,
     The first keys are those of Ultralytics, which other tools read.
     """
     side = model.native_side
-    preprocessing = exported_preprocessing(model.preprocessing, takes)
+    # a network with a mean image may have no crop, but it sees only images of one size
+    resize, size = centre_of(model) or (None, None)
+    prepared = replace(model.preprocessing, resize=resize, size=size)
+    preprocessing = exported_preprocessing(prepared, takes)
     return {
         TASK: task,
         **({"imgsz": str([side, side])} if side else {}),
