@@ -45,7 +45,7 @@ def test_every_thread_treats_denormal_numbers_as_the_calling_one(kernels: Kernel
     tensors = SgdTensors(kernels, weights, velocities, [0.0] * 32, MOMENTUM)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    torch.set_flush_denormal(False)  # a library loaded by an earlier test may have set it
+    torch.set_flush_denormal(False)  # the runs of earlier tests have set it
     try:
         tensors.step(gradients, [0.1] * 32)
         assert all(velocity.all() for velocity in velocities)
