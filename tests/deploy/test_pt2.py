@@ -157,6 +157,15 @@ def test_a_record_given_twice_is_refused(records: Records, tmp_path: Path) -> No
         read_archive(file)
 
 
+def test_a_compressed_file_is_refused(records: Records, tmp_path: Path) -> None:
+    file = tmp_path / "program.pt2"
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in records.items():
+            archive.writestr(f"model/{name}", content)
+    with pytest.raises(ValueError, match="it is compressed"):
+        read_archive(file)
+
+
 @pytest.mark.parametrize("content", [b"", b"PK", b"not an archive"])
 def test_other_files_are_refused(content: bytes, tmp_path: Path) -> None:
     file = tmp_path / "program.pt2"
@@ -180,6 +189,7 @@ def test_a_damaged_file_is_refused(records: Records, tmp_path: Path) -> None:
         ("_operator.floordiv", True),
         ("torch.sym_min", True),
         ("torch.ops.aten.from_file.default", False),
+        ("torch.ops.aten.save.default", False),
         ("torch.ops.higher_order.cond", False),
         ("torch.ops.mylib.run.default", False),
         ("torch.os.system", False),

@@ -29,8 +29,10 @@ RECORD = re.compile(  # everything else makes torch's loader run code, or is unk
     r"|extra/[\w.-]+|data/weights/weight_\d+|data/constants/tensor_\d+"
     + "".join(f"|{re.escape(name)}" for name in (PROGRAM, *PICKLES, *WEIGHTS))
 )
-# operators that only compute; `from_file` is the only one of torch's that touches the disk
-OPERATOR = re.compile(r"torch\.ops\.aten\.(?!from_file\b)\w+\.\w+|torch\.sym_(min|max|not|float)")
+# operators that only compute; of torch's own, these two read and write files
+OPERATOR = re.compile(
+    r"torch\.ops\.aten\.(?!(from_file|save)\b)\w+\.\w+|torch\.sym_(min|max|not|float)"
+)
 PYTHON_OPERATORS = {
     "_operator.add", "_operator.sub", "_operator.mul", "_operator.floordiv", "_operator.mod",
     "_operator.truediv", "_operator.neg", "_operator.eq", "_operator.ne", "_operator.lt",
@@ -63,6 +65,9 @@ def read_archive(source: Path | bytes) -> Records:
             names = archive.namelist()
             if len(set(names)) < len(names):
                 raise refused(file, "two of its records have one name")
+            # torch compresses nothing, and a few bytes could expand to more than the memory holds
+            if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                raise ValueError(f"{file} is not opened: it is compressed; export it again")
             contents = {name.partition("/")[2]: archive.read(name) for name in names}
     except (zipfile.BadZipFile, OSError, RuntimeError) as error:
         raise ValueError(f"{file} is not an exported program, or is damaged ({error})") from None

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
-import PIL
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from reslab.deploy.pt2 import (
     split_archive,
     without_traces,
 )
+from reslab.deploy.resize import PILLOW_MAY_BEGIN_VERTICALLY
 from reslab.deploy.runtimes import Runtime
 from reslab.evaluation.fuse import is_of_blocks
 from reslab.models.batchnorm import fold_in_fp32
@@ -33,9 +33,6 @@ from reslab.runtime.json_text import parse_json
 
 METADATA = f"{EXTRA}reslab.json"  # the record with the metadata
 PRECISION_BITS = 22  # of Pillow's coefficients, which are integers
-# from this version on, Pillow shrinks images more than twice as high as wide vertically first,
-# which rounds differently
-TALL_FIRST = int(PIL.__version__.partition(".")[0]) >= 13
 EXAMPLE_IMAGES = 2
 
 
@@ -125,7 +122,9 @@ def first_sides(images: Tensor, down: int, across: int) -> tuple[int, int]:
     first. There is no condition, because sizes are known only when the program runs.
     """
     height, width = images.shape[-2:]
-    is_tall = torch.sym_min((height - 1) // (2 * width), 1) if TALL_FIRST else 0
+    if not PILLOW_MAY_BEGIN_VERTICALLY:
+        return height, across
+    is_tall = torch.sym_min((height - 1) // (2 * width), 1)
     vertical = cast(int, is_tall * torch.sym_min(torch.sym_max(height - down, 0), 1))  # 0 or 1
     return height + vertical * (down - height), across + vertical * (width - across)
 
@@ -139,7 +138,7 @@ def exact_centre(
     columns = coefficients(height, down, centre_start(down, size), size, interpolation)
     pixels = images.double()
     x = to_levels(columns @ to_levels(pixels @ rows.T))
-    if not TALL_FIRST:
+    if not PILLOW_MAY_BEGIN_VERTICALLY:
         return x
     sides = torch.stack([torch.scalar_tensor(length) for length in (height, width, down)])
     is_tall = (sides[0] > 2 * sides[1]) & (sides[2] < sides[0])
