@@ -11,7 +11,7 @@ from tests.models.kinds import KINDS, perturbed
 from reslab.deploy.classifier import crop_classifier, image_classifier
 from reslab.deploy.metadata import IDS, NAMES, PREPROCESSING, TASK, Takes, metadata_of
 from reslab.deploy.opening import is_exported, open_exported
-from reslab.deploy.openvino_file import openvino_files
+from reslab.deploy.openvino_file import openvino_draft
 from reslab.evaluation.predict import Predictor
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
@@ -41,7 +41,7 @@ def save_onnx(graph: onnx.ModelProto, metadata: dict[str, str], file: Path) -> P
 
 
 def save_openvino(model: Model, metadata: dict[str, str], file: Path) -> Path:
-    for suffix, content in openvino_files(model, metadata).items():
+    for suffix, content in openvino_draft(model).contents(metadata).items():
         file.with_suffix(suffix).write_bytes(content)
     return file
 

@@ -13,7 +13,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 from tests.models.kinds import FIELDS, perturbed
 
 from reslab.deploy.classifier import image_classifier
-from reslab.deploy.export import Draft, try_draft, write_draft
+from reslab.deploy.export import Draft, try_draft, write_all, write_draft
 from reslab.deploy.onnx_file import EXACT, RESIZED, onnx_bytes
 from reslab.deploy.proof import BATCHES, Limits, ProofImages, Verdict, prove, same_names
 from reslab.deploy.proof_images import LEAST, SEEDED, proof_images
@@ -199,3 +199,11 @@ def test_real_images_are_joined_by_seeded_ones(model: Model) -> None:
     proof = proof_images(model, grey, "test")
     assert len(proof.images) == 20 + SEEDED
     assert len({image.shape for image in proof.images}) >= 3
+
+
+def test_of_several_files_all_are_written_or_none(tmp_path: Path) -> None:
+    """The second file has the name of a folder."""
+    (tmp_path / "b").mkdir()
+    with pytest.raises(OSError, match="b"):
+        write_all({tmp_path / "a": b"1", tmp_path / "b": b"2"})
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]

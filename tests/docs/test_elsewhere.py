@@ -14,7 +14,7 @@ from tests.models.kinds import KINDS, perturbed
 
 import reslab
 from reslab.deploy.metadata import PARITY, metadata_of
-from reslab.deploy.openvino_file import openvino_files
+from reslab.deploy.openvino_file import openvino_draft
 from reslab.deploy.torch_program import TorchProgram
 from reslab.models.model_file import load_model
 
@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for to in ("onnx", "torch-export"):
         reslab.export(file, to, on_event=None).path.rename(folder / f"model{SUFFIXES[to]}")
     model = load_model(file)
-    for suffix, content in openvino_files(model, metadata_of(model, "crops")).items():
+    for suffix, content in openvino_draft(model).contents(metadata_of(model, "crops")).items():
         (folder / f"model{suffix}").write_bytes(content)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     image = Image.fromarray(pixels).resize((70, 50))

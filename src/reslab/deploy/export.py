@@ -50,14 +50,26 @@ def write_draft(
     """Write a proven draft with its verdict in the metadata; return the size of its files.
 
     `findings` are stored with the verdict. Raise RuntimeError, and write nothing, if the draft
-    failed.
+    failed its proof.
     """
     must_have_passed(verdict, out)
     parity = to_json({**verdict.as_dict(), **findings})
     files = draft.contents(metadata_of(model, draft.takes) | {PARITY: parity})
-    for suffix, content in files.items():
-        atomic_write(out.with_suffix(suffix), content)
+    write_all({out.with_suffix(suffix): content for suffix, content in files.items()})
     return sum(map(len, files.values()))
+
+
+def write_all(files: Mapping[Path, bytes]) -> None:
+    """Write new files; if one cannot be written, or on Ctrl-C, none of them is left behind."""
+    written: list[Path] = []
+    try:
+        for path, content in files.items():
+            atomic_write(path, content)
+            written.append(path)
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def must_have_passed(verdict: Verdict, out: Path) -> None:
