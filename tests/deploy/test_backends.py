@@ -8,6 +8,7 @@ from openvino import Core
 from tests.models.kinds import KINDS, perturbed
 from torch import nn
 
+from reslab.deploy import runtimes
 from reslab.deploy.backends import NetInRuntime, runtime_in_bf16, with_backend
 from reslab.deploy.runtimes import OpenVino
 from reslab.evaluation.predict import Predictor
@@ -50,17 +51,19 @@ def test_logits_and_predictions_are_those_of_torch(
             )
 
 
-def test_a_model_without_crop_is_resized_by_reslab_alone(images: torch.Tensor) -> None:
-    """Shapes come and go: the runtime keeps a few of them."""
+def test_graphs_are_kept_for_the_shapes_used_last(
+    images: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtimes, "SHAPES_KEPT", 2)
     net = perturbed(KINDS["batch norm"])
     model = Model(net, CLASSES, Preprocessing.of([120.0, 110.0, 100.0]), {}, [])
     other = with_backend(model, "openvino")
-    for width in (16, 17, 18, 19, 20, 21, 16):
+    for width in (16, 17, 18, 17, 16):
         batch = images[..., :width]
         torch.testing.assert_close(other(batch), model(batch), atol=1e-4, rtol=1e-4)
     assert isinstance(other.net, NetInRuntime)
     assert isinstance(other.net.runtime, OpenVino)
-    assert [shape[3] for shape in other.net.runtime.requests] == [19, 20, 21, 16]
+    assert [shape[3] for shape in other.net.runtime.requests] == [17, 16]
 
 
 def test_torch_and_auto_change_nothing(model: Model) -> None:

@@ -38,7 +38,7 @@ def regions(height: int, width: int) -> torch.Tensor:
     return torch.cat([boxes, torch.tensor(edges)])
 
 
-@pytest.mark.parametrize("size", [1, 3, 8, 14])
+@pytest.mark.parametrize("size", [1, 3, 14])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 40), (17, 9), (24, 31)])
 def test_max_pooling_equals_loops_over_bins(size: int, height: int, width: int) -> None:
     config = DetectorConfig(trunk=SMALL, classes=1, pooled=size)

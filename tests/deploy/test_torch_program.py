@@ -1,5 +1,6 @@
 """Exported torch programs: the probabilities of `predict`, for images of any size."""
 
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,11 +14,12 @@ from tests.models.kinds import KINDS, perturbed
 from torch import Tensor, nn
 
 from reslab.data.resize import Interpolation, resize_whole_to_centre
+from reslab.deploy.backends import ExportedNet
 from reslab.deploy.metadata import metadata_of
 from reslab.deploy.onnx_file import EXACT
 from reslab.deploy.opening import open_exported
 from reslab.deploy.proof import prove
-from reslab.deploy.proof_images import proof_images
+from reslab.deploy.proof_images import SEEDED, proof_images
 from reslab.deploy.pt2 import split_archive
 from reslab.deploy.torch_program import (
     METADATA,
@@ -36,6 +38,7 @@ from reslab.models.preprocessing import Preprocessing
 
 # height, width; smaller and larger than the crop, thin, and with odd margins
 SIZES = [(50, 61), (64, 45), (37, 37), (200, 301), (20, 31), (38, 95), (150, 33), (36, 38)]
+FEW = (SIZES[0], SIZES[4], SIZES[6])  # smaller, enlarged, and shrunk vertically first
 CLASSES = ("cat", "dog", "mouse")
 CROP = Preprocessing.of([120.0, 110, 100], [50.0, 60, 70], size=24, resize=29)
 BGR = Preprocessing(CROP.mean, CROP.std, channels="BGR", resize=29, size=24)
@@ -69,8 +72,7 @@ def predicted(model: Model, images: np.ndarray) -> Tensor:
 def deviation(program: Callable[[Tensor], Tensor], model: Model) -> float:
     """Return the largest difference of probabilities from `predict`, over sizes and batches."""
     largest = 0.0
-    for number, (height, width) in enumerate(SIZES):
-        batch = (1, 2, 7)[number % 3]
+    for (height, width), batch in zip(FEW, (1, 2, 7), strict=True):
         images = np.stack([photograph(height, width, seed) for seed in range(batch)])
         difference = program(torch.from_numpy(images)) - predicted(model, images)
         largest = max(largest, difference.abs().max().item())
@@ -115,15 +117,23 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
-def test_an_exported_file_answers_as_predict_does(exported: Path) -> None:
-    program = TorchProgram(exported)
+@pytest.fixture(scope="module")
+def opened(exported: Path) -> Model:
+    return open_exported(exported)
+
+
+def test_an_exported_file_answers_as_predict_does(opened: Model) -> None:
+    assert isinstance(opened.net, ExportedNet)
+    program = opened.net.runtime
+    assert isinstance(program, TorchProgram)
     assert deviation(applying(program), model_with(BGR)) < 1e-6
     assert deviation(applying(program), replace_mean(model_with(BGR))) > 2e-3
 
 
-def test_the_proof_passes_the_right_program_and_no_other(exported: Path) -> None:
-    model, opened = model_with(BGR), open_exported(exported)
-    images = proof_images(model, [], "")
+def test_the_proof_passes_the_right_program_and_no_other(opened: Model) -> None:
+    model = model_with(BGR)
+    seeded = proof_images(model, [], "")
+    images = replace(seeded, images=seeded.images[:SEEDED])  # of every shape
     assert prove(model, opened, images, EXACT).passed
     right = model.preprocessing
     for wrong in (
@@ -141,8 +151,8 @@ def applying(program: TorchProgram) -> Callable[[Tensor], Tensor]:
     return lambda images: torch.from_numpy(program(images.numpy()))
 
 
-def test_an_exported_file_opens_as_a_model(exported: Path, tmp_path: Path) -> None:
-    model, opened = model_with(BGR), open_exported(exported)
+def test_an_exported_file_opens_as_a_model(opened: Model) -> None:
+    model = model_with(BGR)
     images = [photograph(50, 61, seed) for seed in range(3)]
     answers = Predictor(opened).predict(images)
     for answer, wanted in zip(answers, Predictor(model).predict(images), strict=True):
@@ -163,7 +173,7 @@ def test_an_exported_file_names_nothing_of_the_machine(exported: Path) -> None:
 def test_metadata_is_replaced_alone(exported: Path) -> None:
     before = exported.read_bytes()
     after = with_metadata(before, {"names": "{0: 'cat'}"})
-    assert TorchProgram(after).metadata() == {"names": "{0: 'cat'}"}
+    assert json.loads(split_archive(after)[METADATA]) == {"names": "{0: 'cat'}"}
     different = {
         name for name, part in split_archive(before).items() if split_archive(after)[name] != part
     }
@@ -187,8 +197,18 @@ class Own(nn.Module):
         return self.fc(self.conv(images).relu().mean((2, 3)))
 
 
-def test_own_networks_are_exported_and_untraceable_ones_refused(tmp_path: Path) -> None:
-    model = Model(Own().eval(), CLASSES, CROP, {}, [], own_net="Own")
+def own_model() -> Model:
+    return Model(Own().eval(), CLASSES, CROP, {}, [], own_net="Own")
+
+
+def test_own_networks_have_their_preprocessing_inside() -> None:
+    model = own_model()
+    assert deviation(ImageClassifier(model, exact=True).eval(), model) < 1e-6
+
+
+@pytest.mark.slow
+def test_own_networks_are_exported_and_untraceable_ones_refused() -> None:
+    model = own_model()
     program = export_program(model).module()
     assert deviation(program, model) < 2e-3
 
