@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -178,6 +179,15 @@ def test_metadata_is_replaced_alone(exported: Path) -> None:
         name for name, part in split_archive(before).items() if split_archive(after)[name] != part
     }
     assert different == {METADATA}
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"names": 3}', "{"])
+def test_metadata_that_no_export_writes_are_none(opened: Model, text: str) -> None:
+    assert isinstance(opened.net, ExportedNet)
+    program = copy(opened.net.runtime)
+    assert isinstance(program, TorchProgram)
+    program.facts = text.encode()
+    assert program.metadata() == {}
 
 
 def replace_mean(model: Model) -> Model:

@@ -43,7 +43,7 @@ from reslab.runtime.events import Callback, note
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """A file for another runtime, which has proved that it answers as the model does."""
+    """A file for another runtime, proven to answer as the model does."""
 
     path: Path
     to: str
@@ -72,8 +72,8 @@ Exported = ExportedWeights | ExportedModel
 
 
 @dataclass(frozen=True)
-class Order:
-    """One export, as the user ordered it."""
+class Request:
+    """What the user wants exported, and how."""
 
     model: Model
     path: Path  # where the model was loaded from
@@ -91,7 +91,7 @@ class Target:
 
     ending: str  # of the default file name: "model" and this
     suffixes: tuple[str, ...]
-    export: Callable[[Order], Exported]
+    export: Callable[[Request], Exported]
     options: tuple[str, ...] = ()  # that apply, beside `out`
 
 
@@ -143,7 +143,7 @@ def export(
     if loaded.backend != "torch":
         raise ValueError(f"{path} is an exported file: export the model that it was made from")
     with showing(on_event) as callback:
-        return target.export(Order(loaded, path, to, file, folder, exact, vnni, callback))
+        return target.export(Request(loaded, path, to, file, folder, exact, vnni, callback))
 
 
 def default_out(model: AnyModel, target: Target) -> Path:
@@ -161,73 +161,73 @@ def default_out(model: AnyModel, target: Target) -> Path:
     return path.with_name(f"{path.stem}{target.ending}")
 
 
-def export_onnx(order: Order) -> ExportedModel:
+def export_onnx(request: Request) -> ExportedModel:
     """Write an ONNX file."""
-    return write_proven(order, partial(onnx_file.onnx_draft, order.model))
+    return write_proven(request, partial(onnx_file.onnx_draft, request.model))
 
 
-def export_torch(order: Order) -> ExportedModel:
+def export_torch(request: Request) -> ExportedModel:
     """Write a program of torch."""
-    return write_proven(order, partial(torch_draft, order.model))
+    return write_proven(request, partial(torch_draft, request.model))
 
 
-def write_proven(order: Order, draft_for: DraftBuilder) -> ExportedModel:
+def write_proven(request: Request, draft_for: DraftBuilder) -> ExportedModel:
     """Write a file with all preprocessing inside, once it has been proven."""
-    images = images_for_proof(order.model, order.path, order.check)
-    _, draft, verdict = proven(order, draft_for, images)
-    size = write_draft(order.model, draft, order.out, verdict)
-    return ExportedModel(order.out, order.to, verdict, size)
+    images = images_for_proof(request.model, request.path, request.check)
+    _, draft, verdict = proven(request, draft_for, images)
+    size = write_draft(request.model, draft, request.out, verdict)
+    return ExportedModel(request.out, request.to, verdict, size)
 
 
 def proven(
-    order: Order, draft_for: DraftBuilder, images: ProofImages
+    request: Request, draft_for: DraftBuilder, images: ProofImages
 ) -> tuple[bool, Draft, Verdict]:
-    """Return a draft with its verdict, and whether it resizes exactly as Pillow.
+    """Return whether a draft resizes exactly as Pillow, the draft, and its verdict.
 
-    It does if it must, or if it would fail otherwise.
+    It resizes exactly if the request or the model demands it, or if the other draft fails.
     """
-    exact = order.exact or must_be_exact(order.model)
+    exact = request.exact or must_be_exact(request.model)
     draft = draft_for(exact=exact)
-    verdict = try_draft(order.model, draft, order.out.suffix, images)
+    verdict = try_draft(request.model, draft, request.out.suffix, images)
     if not exact and not verdict.passed:
-        order.on_event(note(f"resized exactly as by Pillow, because otherwise: {verdict}"))
+        request.on_event(note(f"resized exactly as by Pillow, because otherwise: {verdict}"))
         exact, draft = True, draft_for(exact=True)
-        verdict = try_draft(order.model, draft, order.out.suffix, images)
+        verdict = try_draft(request.model, draft, request.out.suffix, images)
     return exact, draft, verdict
 
 
-def export_openvino(order: Order) -> ExportedModel:
+def export_openvino(request: Request) -> ExportedModel:
     """Write the two files of OpenVINO, .xml and .bin."""
-    check_new_file(order.out.with_suffix(".bin"), (".bin",))
-    draft = openvino_draft(order.model)
-    images = images_for_proof(order.model, order.path, order.check)
-    verdict = try_draft(order.model, draft, order.out.suffix, images)
-    size = write_draft(order.model, draft, order.out, verdict)
+    check_new_file(request.out.with_suffix(".bin"), (".bin",))
+    draft = openvino_draft(request.model)
+    images = images_for_proof(request.model, request.path, request.check)
+    verdict = try_draft(request.model, draft, request.out.suffix, images)
+    size = write_draft(request.model, draft, request.out, verdict)
     text = "it takes crops: resize and crop images first, as reslab does"
-    return ExportedModel(order.out, order.to, verdict, size, (text,))
+    return ExportedModel(request.out, request.to, verdict, size, (text,))
 
 
-def export_int8(order: Order) -> ExportedModel:
+def export_int8(request: Request) -> ExportedModel:
     """Write an ONNX file with its network in int8, if that loses little.
 
     Its preprocessing is proven with the network in fp32, as rounding hides small mistakes.
     """
-    model, out = order.model, order.out
-    images = images_for_int8(model, order.path, order.check)
+    model, out = request.model, request.out
+    images = images_for_int8(model, request.path, request.check)
     inputs = [network_input(model, image) for image in images.calibration]
-    network = int8_network(model, inputs, vnni=order.vnni)
-    loss = measure_loss(model, model_of_network(model, network), order.path, images)
+    network = int8_network(model, inputs, vnni=request.vnni)
+    loss = measure_loss(model, model_of_network(model, network), request.path, images)
     if loss.agreement < LEAST_AGREEMENT:
         raise RuntimeError(f"{out} was not written: {loss}; the limit is {LEAST_AGREEMENT} %")
-    proof = images_for_proof(model, order.path, order.check)
-    exact, _, in_fp32 = proven(order, partial(onnx_file.onnx_draft, model), proof)
+    proof = images_for_proof(model, request.path, request.check)
+    exact, _, in_fp32 = proven(request, partial(onnx_file.onnx_draft, model), proof)
     must_have_passed(in_fp32, out)
     draft = onnx_file.int8_draft(model, network, exact=exact)
     verdict = try_draft(model, draft, out.suffix, proof)
     findings = {"loss": loss.as_dict(), "fp32": in_fp32.as_dict()}
     size = write_draft(model, draft, out, verdict, findings)
     lines = (f"its preprocessing, with the network in fp32: {in_fp32}",)
-    return ExportedModel(out, order.to, verdict, size, lines, loss)
+    return ExportedModel(out, request.to, verdict, size, lines, loss)
 
 
 TARGETS: Mapping[str, Target] = {
@@ -238,9 +238,9 @@ TARGETS: Mapping[str, Target] = {
     "torchvision": Target(
         "-torchvision.safetensors",
         SUFFIXES,
-        lambda order: export_torchvision(order.model, order.out),
+        lambda request: export_torchvision(request.model, request.out),
     ),
     "timm": Target(
-        "-timm.safetensors", SUFFIXES, lambda order: export_timm(order.model, order.out)
+        "-timm.safetensors", SUFFIXES, lambda request: export_timm(request.model, request.out)
     ),
 }

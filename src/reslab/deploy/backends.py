@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from reslab.deploy.classifier import logits_graph
+from reslab.deploy.metadata import digest_of_weights
 from reslab.deploy.runtimes import OnnxRuntime, OpenVino, Runtime
 from reslab.errors import unknown_name
 from reslab.evaluation.fuse import is_of_blocks
 from reslab.models.model_file import Model
-from reslab.runtime.files import sha256_of
 
 BACKENDS: Mapping[str, Callable[[bytes], Runtime]] = {
     "onnxruntime": OnnxRuntime,
@@ -83,8 +83,8 @@ def with_backend(model: Model, backend: str) -> Model:
             "and use the exported file"
         )
     runtime = BACKENDS[backend](logits_graph(model).SerializeToString())
-    weights = sha256_of(model.net.state_dict() | model.preprocessing.tensors())
-    return run_by(replace(model, folded=True, own_net=weights), NetInRuntime(runtime), backend)
+    model = replace(model, folded=True, own_net=digest_of_weights(model))
+    return run_by(model, NetInRuntime(runtime), backend)
 
 
 def run_by(model: Model, net: NetInRuntime | ExportedNet, backend: str) -> Model:

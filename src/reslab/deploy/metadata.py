@@ -22,7 +22,7 @@ from reslab.runtime.json_text import parse_json
 
 Takes = Literal["images", "crops"]  # whether a file resizes and crops images, or takes crops
 NAMES, TASK = "names", "task"
-DETECT = "detect"  # the task of detectors
+CLASSIFY, DETECT = "classify", "detect"  # the tasks of classifiers and detectors
 PREPROCESSING = "reslab.preprocessing"
 SEARCH = "reslab.search"  # the settings of an exported detector
 IDS, RECIPE = "reslab.ids", "reslab.recipe"
@@ -45,8 +45,8 @@ class ExportedPreprocessing(BaseModel):
     mean_image_sha256: str | None = None
 
 
-def metadata_of(model: Model, takes: Takes, task: str = "classify") -> dict[str, str]:
-    """Return the metadata of a classifier's exported file; all but its verdict, `PARITY`.
+def metadata_of(model: Model, takes: Takes) -> dict[str, str]:
+    """Return the metadata of a classifier's exported file, except for its verdict (`PARITY`).
 
     The first keys are those of Ultralytics, which other tools read.
     """
@@ -56,16 +56,21 @@ def metadata_of(model: Model, takes: Takes, task: str = "classify") -> dict[str,
     prepared = replace(model.preprocessing, resize=resize, size=size)
     preprocessing = exported_preprocessing(prepared, takes)
     return {
-        TASK: task,
+        TASK: CLASSIFY,
         **({"imgsz": str([side, side])} if side else {}),
         **common_metadata(model.classes, model.ids, model.recipe),
         PREPROCESSING: preprocessing.model_dump_json(),
-        WEIGHTS: sha256_of(model.net.state_dict() | model.preprocessing.tensors()),
+        WEIGHTS: digest_of_weights(model),
     }
 
 
+def digest_of_weights(model: Model) -> str:
+    """Return the SHA-256 of a model's weights and of the numbers in its preprocessing."""
+    return sha256_of(model.net.state_dict() | model.preprocessing.tensors())
+
+
 def detector_metadata(detector: Detector) -> dict[str, str]:
-    """Return the metadata of a detector's exported file; all but its verdict, `PARITY`."""
+    """Return the metadata of a detector's exported file, except for its verdict (`PARITY`)."""
     search = detector.search
     preprocessing = exported_preprocessing(detector.preprocessing, "images")
     return {
@@ -114,8 +119,8 @@ def exported_preprocessing(preprocessing: Preprocessing, takes: Takes) -> Export
 def facts_in(metadata: Mapping[str, str], file: Path) -> dict[str, Any]:
     """Return the classes, ids, recipe and preprocessing in the metadata of an exported classifier.
 
-    Raise ValueError if the file was not exported by reslab, or holds a detector or other facts
-    than an export writes.
+    Raise ValueError if the file was not exported by reslab, holds a detector, or has metadata that
+    no export writes.
     """
     if metadata.get(TASK) == DETECT:
         raise ValueError(f"{file} is a detector: use detect")
@@ -128,8 +133,8 @@ def facts_in(metadata: Mapping[str, str], file: Path) -> dict[str, Any]:
 def detector_facts_in(metadata: Mapping[str, str], file: Path) -> dict[str, Any]:
     """Return the classes, ids, recipe and settings in the metadata of an exported detector.
 
-    Raise ValueError if the file was not exported by reslab, or holds a classifier or other facts
-    than an export writes.
+    Raise ValueError if the file was not exported by reslab, holds a classifier, or has metadata
+    that no export writes.
     """
     if metadata.get(TASK) not in (None, DETECT):
         raise ValueError(f"{file} is a classifier, not a detector: use predict")

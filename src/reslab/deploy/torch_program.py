@@ -251,8 +251,13 @@ class TorchProgram:
         return self.program(torch.from_numpy(images)).numpy()
 
     def metadata(self) -> dict[str, str]:
-        """Return the metadata of the file."""
-        return parse_json(self.facts)
+        """Return the metadata of the file; empty if they are not texts."""
+        try:
+            facts = parse_json(self.facts)
+        except ValueError:
+            return {}
+        items = facts.items() if isinstance(facts, dict) else ()
+        return {key: text for key, text in items if isinstance(text, str)}
 
     def in_bf16(self) -> Runtime:
         raise ValueError(
