@@ -195,7 +195,7 @@ def test_runs_of_classifiers_and_detectors_start_from_a_name(
 ) -> None:
     cache.mkdir()
     (cache / row.file).write_bytes(release.content)
-    classifier = reslab.recipe("cifar10-resnet20", weights=row.name)
+    classifier = reslab.recipe("cifar10-resnet20", weights=row.full_name)
     detector = reslab.detection_recipe("digit-scenes-resnet20-c4", weights=row.full_name)
     assert classifier.weights == detector.weights == sha256_of(release.net.state_dict())
     assert classifier.model.zeros == detector.model.trunk.zeros == "both"
