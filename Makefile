@@ -52,4 +52,5 @@ results: .venv/installed-detect
 	$(BIN)/reslab report docs/runs/digits-* --out docs/results/digits
 	$(BIN)/reslab report docs/runs/cifar10-* --out docs/results/cifar10
 	$(BIN)/reslab report docs/runs/h100-* --out docs/results/h100
+	$(BIN)/reslab report src/reslab/pretrained/*-* --out docs/results/pretrained
 	$(BIN)/reslab report docs/runs/detection-* --out docs/results/detection
