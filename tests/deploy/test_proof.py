@@ -15,6 +15,7 @@ from tests.models.kinds import FIELDS, perturbed
 from reslab.deploy.classifier import image_classifier
 from reslab.deploy.export import Draft, try_draft, write_all, write_draft
 from reslab.deploy.onnx_file import EXACT, RESIZED, onnx_bytes
+from reslab.deploy.openvino_file import openvino_draft
 from reslab.deploy.proof import BATCHES, Limits, ProofImages, Verdict, prove, same_names
 from reslab.deploy.proof_images import LEAST, SEEDED, proof_images
 from reslab.models.config import ResNetConfig
@@ -136,6 +137,22 @@ def test_a_wrong_export_fails(tampering: str, model: Model, images: ProofImages)
     TAMPERINGS[tampering](graph)
     some = ProofImages(images.images[:SEEDED], "seeded")  # of every shape
     assert not verdict_on(model, graph, some).passed
+
+
+@pytest.mark.parametrize(
+    "wrong", [replace(PREPROCESSING, mean=PREPROCESSING.mean + 1),
+              replace(PREPROCESSING, std=PREPROCESSING.std * 1.02),
+              replace(PREPROCESSING, channels="BGR")],
+    ids=["mean", "deviation", "BGR"],
+)  # fmt: skip
+def test_a_wrong_export_for_crops_fails(
+    wrong: Preprocessing, model: Model, images: ProofImages
+) -> None:
+    some = ProofImages(images.images[:SEEDED], "seeded")
+    draft = openvino_draft(replace(model, preprocessing=wrong))
+    verdict = try_draft(model, draft, ".xml", some)
+    assert verdict.runtime.startswith("openvino")
+    assert not verdict.passed
 
 
 def test_classes_in_another_order_fail(model: Model, images: ProofImages) -> None:

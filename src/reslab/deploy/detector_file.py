@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from reslab.deploy.detector import detector_graph
 from reslab.deploy.detector_proof import DetectorVerdict, prove_detector
+from reslab.deploy.export import write_all
 from reslab.deploy.metadata import PARITY, detector_metadata
 from reslab.deploy.onnx_file import SUFFIX, onnx_bytes
 from reslab.deploy.opening import open_exported_detector
@@ -16,7 +17,6 @@ from reslab.deploy.packages import must_have
 from reslab.deploy.proof import ProofImages
 from reslab.detection.inference import Detector
 from reslab.runtime.files import to_json
-from reslab.runtime.writing import atomic_write
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -52,5 +52,5 @@ def write_detector(
         raise RuntimeError(f"{out} was not written: {verdict}")
     metadata = detector_metadata(detector) | {PARITY: to_json(verdict.as_dict())}
     content = onnx_bytes(graph, metadata)
-    atomic_write(out, content)
+    write_all({out: content})
     return len(content)

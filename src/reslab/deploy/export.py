@@ -12,7 +12,7 @@ from reslab.deploy.opening import open_exported
 from reslab.deploy.proof import Limits, ProofImages, Verdict, prove
 from reslab.models.model_file import Model
 from reslab.runtime.files import to_json
-from reslab.runtime.writing import atomic_write
+from reslab.runtime.writing import atomic_write, prepare_folder
 
 NOTHING: Mapping[str, JsonValue] = {}
 # metadata -> the content of each file, by suffix; the proven file is the last
@@ -64,6 +64,7 @@ def write_all(files: Mapping[Path, bytes]) -> None:
     written: list[Path] = []
     try:
         for path, content in files.items():
+            prepare_folder(path.parent)
             atomic_write(path, content)
             written.append(path)
     except BaseException:
