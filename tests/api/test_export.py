@@ -96,6 +96,7 @@ def test_orders_that_make_no_sense_are_refused(file: Path, tmp_path: Path) -> No
     refused("must end in .onnx", out=tmp_path / "model.pt")
     refused("there is no folder", out=tmp_path / "nowhere" / "model.onnx")
     refused("holds no images", out=tmp_path / "a.onnx", check=tmp_path)
+    refused("`check` .*nowhere: no such folder", "onnx-int8", check=tmp_path / "nowhere")
     exported = tmp_path / "b.onnx"
     reslab.export(file, "onnx", exported, on_event=None)
     refused("is an exported file: export the model", out=tmp_path / "c.onnx", model=exported)

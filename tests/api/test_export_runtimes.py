@@ -1,6 +1,7 @@
 """Exports to OpenVINO and in int8: files that open, proofs that are stored, losses as measured."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,22 @@ def test_a_pair_of_files_for_openvino(model: Path, folder: Path) -> None:
     exported.path.unlink()
     with pytest.raises(ValueError, match=r"shapes\.bin exists already"):
         reslab.export(model, "openvino", on_event=None)
+
+
+def test_a_network_with_a_mean_image_gets_crops_of_its_size_in_openvino(tmp_path: Path) -> None:
+    """It states no crop, but takes images of one size only."""
+    mean = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0)) * 255
+    preprocessing = replace(reslab.Preprocessing.of([0.0] * 3, [60.0] * 3), mean=mean)
+    path, image = tmp_path / "a.safetensors", np.zeros((31, 47, 3), np.uint8)
+    reslab.save(perturbed(ResNetConfig.model_validate(WIDE)), CLASSES, preprocessing, path)
+    exported = reslab.export(path, "openvino", on_event=None)
+    assert isinstance(exported, ExportedModel)
+    with pytest.warns(UserWarning, match="takes only 20x20 images"):
+        expected = reslab.predict(path, image)[0].results
+    found = reslab.predict(exported.path, image)[0].results
+    assert [it.probability for it in found] == pytest.approx(
+        [it.probability for it in expected], abs=1e-5
+    )
 
 
 def test_int8_with_its_loss(

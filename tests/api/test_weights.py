@@ -34,6 +34,10 @@ def test_the_sources_of_one_network() -> None:
     assert sources == ["torchvision", "torchvision-v2", "timm", "authors"]
     with pytest.raises(ValueError, match="did you mean 'resnet50'"):
         reslab.weights("resnet51")
+    (entry,) = reslab.weights("resnet50:timm")
+    assert (entry.full_name, entry.default) == ("resnet50:timm", False)
+    with pytest.raises(ValueError, match="not by 'tim'"):
+        reslab.weights("resnet50:tim")
 
 
 def test_a_file_in_its_place_is_here(empty_cache: Path) -> None:

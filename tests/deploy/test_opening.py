@@ -8,7 +8,7 @@ import pytest
 from onnx import helper
 from tests.models.kinds import KINDS, perturbed
 
-from reslab.deploy.classifier import crop_classifier, image_classifier
+from reslab.deploy.classifier import crop_classifier, image_classifier, logits_graph
 from reslab.deploy.metadata import IDS, NAMES, PREPROCESSING, TASK, Takes, metadata_of
 from reslab.deploy.opening import is_exported, open_exported
 from reslab.deploy.openvino_file import openvino_draft
@@ -113,6 +113,14 @@ def test_other_files_are_refused(model: Model, tmp_path: Path) -> None:
             open_exported(tmp_path / name)
     assert is_exported("a.onnx")
     assert not is_exported(tmp_path)
+
+
+def test_a_graph_that_does_not_take_images_is_named(model: Model, tmp_path: Path) -> None:
+    """The metadata of an export in the graph of another program."""
+    file = tmp_path / "a.onnx"
+    opened = open_exported(save_onnx(logits_graph(model), metadata_of(model, "images"), file))
+    with pytest.raises(ValueError, match=r"a\.onnx does not run on uint8 images of shape 1 x 40"):
+        Predictor(opened).predict(np.zeros((40, 52, 3), np.uint8))
 
 
 def test_kept_scores_are_those_of_the_very_file(model: Model, tmp_path: Path) -> None:

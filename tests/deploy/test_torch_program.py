@@ -21,7 +21,7 @@ from reslab.deploy.onnx_file import EXACT
 from reslab.deploy.opening import open_exported
 from reslab.deploy.proof import prove
 from reslab.deploy.proof_images import SEEDED, proof_images
-from reslab.deploy.pt2 import split_archive
+from reslab.deploy.pt2 import archive_bytes, split_archive
 from reslab.deploy.torch_program import (
     METADATA,
     ImageClassifier,
@@ -169,6 +169,18 @@ def test_an_exported_file_names_nothing_of_the_machine(exported: Path) -> None:
     content = exported.read_bytes()
     assert b"torch_program.py" not in content  # no lines of the code that it was traced from
     assert str(Path(__file__).parent).encode() not in content
+
+
+def test_a_program_without_its_weights_is_refused_in_one_line(
+    exported: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    records = split_archive(exported.read_bytes())
+    del records["data/weights/weight_0"]
+    file = tmp_path / "a.pt2"
+    file.write_bytes(archive_bytes(records))
+    with pytest.raises(ValueError, match=r"a\.pt2 is damaged or not an exported model$"):
+        TorchProgram(file)
+    assert not caplog.records
 
 
 def test_metadata_is_replaced_alone(exported: Path) -> None:

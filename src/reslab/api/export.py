@@ -134,7 +134,9 @@ def export(
             raise ValueError(f"`{name}` does not apply to {to}")
     file = Path(out) if out is not None else default_out(model, target)
     check_new_file(file, target.suffixes)
-    folder = Path(check) if check else None
+    folder = Path(check) if check is not None else None
+    if folder is not None and not folder.exists():
+        raise ValueError(f"`check` {folder}: no such folder")
     if holds_detector(model):
         with showing(on_event) as callback:
             verdict, size = export_detector(model, to, file, folder, callback)

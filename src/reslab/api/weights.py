@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import JsonValue
 
 from reslab.errors import unknown_name
-from reslab.pretrained.locate import Known, known_networks, present_at
+from reslab.pretrained.locate import Known, known_networks, must_publish, present_at
 from reslab.pretrained.packaged import SOURCE, Packaged
 
 
@@ -38,18 +38,23 @@ class NamedWeights:
 def weights(name: str | None = None) -> list[NamedWeights]:
     """Return the networks that have names, or those called `name`, each from every source.
 
+    A name with a source, such as "resnet50:timm", is that entry alone.
+
     Their names can be used for any model: `load("resnet50")`, `predict("resnet50:timm", image)`,
     `train(..., weights="resnet18")`. What is not on this machine is then downloaded. Raise
     ValueError, with the nearest name, if there is no network called `name`.
     """
     networks = known_networks()
-    if name is not None and name not in networks:
-        raise ValueError(unknown_name("weights", name, networks))
+    wanted, _, source = (name or "").partition(":")
+    if name is not None:
+        if wanted not in networks:
+            raise ValueError(unknown_name("weights", wanted, networks))
+        must_publish(wanted, networks[wanted], source)
     return [
         describe(known, network, is_default=place == 0)
         for known, sources in networks.items()
-        for place, network in enumerate(sources.values())
-        if name in (None, known)
+        for place, (publisher, network) in enumerate(sources.items())
+        if wanted in ("", known) and source in ("", publisher)
     ]
 
 

@@ -48,7 +48,7 @@ class OnnxRuntime:
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = FATAL_ONLY
-        self.title = f"onnxruntime {onnxruntime.__version__}"
+        self.source, self.title = source, f"onnxruntime {onnxruntime.__version__}"
         try:
             self.session = onnxruntime.InferenceSession(
                 str(source) if isinstance(source, Path) else source,
@@ -60,7 +60,10 @@ class OnnxRuntime:
         self.input = self.session.get_inputs()[0].name
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        (output,) = self.session.run(None, {self.input: images})
+        try:
+            output = self.session.run(None, {self.input: images})[0]
+        except Exception as error:
+            raise unusable(self.source, images, error) from None
         assert isinstance(output, np.ndarray)
         return output
 
@@ -103,11 +106,15 @@ class OpenVino:
             raise unreadable(self.source, error) from None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        request = self.requests.pop(images.shape, None) or self._compile(images.shape)
+        try:
+            request = self.requests.pop(images.shape, None) or self._compile(images.shape)
+            output = request.infer([images], share_inputs=True)[0]
+        except Exception as error:
+            raise unusable(self.source, images, error) from None
         self.requests[images.shape] = request  # the newest is last
         if len(self.requests) > SHAPES_KEPT:
             self.requests.popitem(last=False)
-        return request.infer([images], share_inputs=True)[0]
+        return output
 
     def _compile(self, shape: tuple[int, ...]) -> InferRequest:
         model = self._read()
@@ -142,6 +149,22 @@ class OpenVino:
 
 def unreadable(source: Path | bytes, error: Exception) -> ValueError:
     """Return the error for a graph that a runtime cannot read."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
-    what = source if isinstance(source, Path) else "the graph"
-    return ValueError(f"{what} is damaged or not an exported model ({reason})")
+    return ValueError(f"{named(source)} is damaged or not an exported model ({last_line(error)})")
+
+
+def unusable(source: Path | bytes, images: np.ndarray, error: Exception) -> ValueError:
+    """Return the error for a graph that a runtime can read, but not compute for `images`."""
+    shape = " x ".join(map(str, images.shape))
+    return ValueError(
+        f"{named(source)} does not run on {images.dtype} images of shape {shape}: "
+        f"{last_line(error)}"
+    )
+
+
+def named(source: Path | bytes) -> str:
+    return str(source) if isinstance(source, Path) else "the graph"
+
+
+def last_line(error: Exception) -> str:
+    """Return the last line of an error's message; a runtime's stack is in the lines before."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

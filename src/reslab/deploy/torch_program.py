@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self, cast
@@ -24,7 +25,7 @@ from reslab.deploy.pt2 import (
     without_traces,
 )
 from reslab.deploy.resize import PILLOW_MAY_BEGIN_VERTICALLY
-from reslab.deploy.runtimes import Runtime
+from reslab.deploy.runtimes import Runtime, named, unusable
 from reslab.evaluation.fuse import is_of_blocks
 from reslab.models.batchnorm import fold_in_fp32
 from reslab.models.model_file import Model
@@ -240,15 +241,25 @@ class TorchProgram:
 
     def __init__(self, source: Path | bytes) -> None:
         records = read_archive(source)
-        self.title = f"torch.export {torch.__version__}"
+        self.source, self.title = source, f"torch.export {torch.__version__}"
         self.facts = records.get(METADATA, b"{}")
-        # not the file itself, which torch's reader of archives could understand differently
-        program = torch.export.load(io.BytesIO(archive_bytes(records)))
-        self.program = program.module()
+        log = logging.getLogger("torch.export")
+        was_disabled, log.disabled = log.disabled, True  # it would print the stack of an error
+        try:
+            # not the file itself, which torch's reader of archives could understand differently
+            program = torch.export.load(io.BytesIO(archive_bytes(records)))
+            self.program = program.module()
+        except Exception:  # of any type, with a message about torch's own code
+            raise ValueError(f"{named(source)} is damaged or not an exported model") from None
+        finally:
+            log.disabled = was_disabled
 
     @torch.no_grad()
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self.program(torch.from_numpy(images)).numpy()
+        try:
+            return self.program(torch.from_numpy(images)).numpy()
+        except Exception as error:
+            raise unusable(self.source, images, error) from None
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata of the file; empty if they are not texts."""

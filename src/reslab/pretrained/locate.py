@@ -5,7 +5,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -43,13 +43,18 @@ def located(model: str | Path) -> Path:
             hint = f"; did you mean {near[0]!r}?" if near else ":"
             raise ValueError(f"no model at {text}{hint} `reslab weights` lists the names")
         return path
-    chosen = next(iter(choices.values())) if not source else choices.get(source)
-    if chosen is None:
+    must_publish(name, choices, source)
+    chosen = choices[source] if source else next(iter(choices.values()))
+    return chosen.folder if isinstance(chosen, Packaged) else model_file_of(chosen)
+
+
+def must_publish(name: str, choices: Mapping[str, Known], source: str) -> None:
+    """Raise ValueError unless `source`, if it is not "", is a source of the network."""
+    if source and source not in choices:
         raise ValueError(
             f"{name} is published by {', '.join(choices)}, not by {source!r}; `reslab weights` "
             "lists all"
         )
-    return chosen.folder if isinstance(chosen, Packaged) else model_file_of(chosen)
 
 
 def known_networks() -> dict[str, dict[str, Known]]:
