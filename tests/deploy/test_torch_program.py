@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from tests.models.kinds import KINDS, perturbed
+from tests.models.kinds import FIELDS, KINDS, perturbed
 from torch import Tensor, nn
 
 from reslab.data.resize import Interpolation, resize_whole_to_centre
@@ -33,6 +33,7 @@ from reslab.deploy.torch_program import (
     with_metadata,
 )
 from reslab.evaluation.predict import Predictor
+from reslab.models.config import ResNetConfig
 from reslab.models.convert.importer import import_model
 from reslab.models.model_file import Model
 from reslab.models.preprocessing import Preprocessing
@@ -206,6 +207,15 @@ def replace_mean(model: Model) -> Model:
     mean = model.preprocessing.mean + 20
     wrong = Preprocessing(mean, model.preprocessing.std, channels="BGR", resize=29, size=24)
     return Model(model.net, CLASSES, wrong, {}, [])
+
+
+def test_an_image_too_small_for_the_program_is_refused() -> None:
+    smallest = ResNetConfig.model_validate(FIELDS | {"blocks": (1, 1), "widths": (4, 4)})
+    model = Model(perturbed(smallest), CLASSES, WHOLE, {}, [])
+    program = TorchProgram(program_bytes(export_program(model), {}))
+    assert deviation(applying(program), model) < 1e-5
+    with pytest.raises(ValueError, match="does not run on uint8 images of shape 1 x 1 x 9 x 3: Guard"):
+        program(np.zeros((1, 1, 9, 3), np.uint8))
 
 
 class Own(nn.Module):

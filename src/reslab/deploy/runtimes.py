@@ -48,7 +48,7 @@ class OnnxRuntime:
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = FATAL_ONLY
-        self.source, self.title = source, f"onnxruntime {onnxruntime.__version__}"
+        self.name, self.title = named(source), f"onnxruntime {onnxruntime.__version__}"
         try:
             self.session = onnxruntime.InferenceSession(
                 str(source) if isinstance(source, Path) else source,
@@ -56,14 +56,14 @@ class OnnxRuntime:
                 providers=["CPUExecutionProvider"],
             )
         except Exception as error:  # its exceptions have no common base of their own
-            raise unreadable(source, error) from None
+            raise unreadable(self.name, error) from None
         self.input = self.session.get_inputs()[0].name
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         try:
             output = self.session.run(None, {self.input: images})[0]
         except Exception as error:
-            raise unusable(self.source, images, error) from None
+            raise unusable(self.name, images, error) from None
         assert isinstance(output, np.ndarray)
         return output
 
@@ -103,14 +103,14 @@ class OpenVino:
         try:
             return self.core.read_model(self.source)
         except Exception as error:  # RuntimeError, with the stack of OpenVINO's own source
-            raise unreadable(self.source, error) from None
+            raise unreadable(named(self.source), error) from None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         try:
             request = self.requests.pop(images.shape, None) or self._compile(images.shape)
             output = request.infer([images], share_inputs=True)[0]
         except Exception as error:
-            raise unusable(self.source, images, error) from None
+            raise unusable(named(self.source), images, error) from None
         self.requests[images.shape] = request  # the newest is last
         if len(self.requests) > SHAPES_KEPT:
             self.requests.popitem(last=False)
@@ -147,21 +147,22 @@ class OpenVino:
         return self
 
 
-def unreadable(source: Path | bytes, error: Exception) -> ValueError:
+def unreadable(name: str, error: Exception) -> ValueError:
     """Return the error for a graph that a runtime cannot read."""
-    return ValueError(f"{named(source)} is damaged or not an exported model ({last_line(error)})")
+    return ValueError(f"{name} is damaged or not an exported model ({last_line(error)})")
 
 
-def unusable(source: Path | bytes, images: np.ndarray, error: Exception) -> ValueError:
+def unusable(name: str, images: np.ndarray, error: Exception) -> ValueError:
     """Return the error for a graph that a runtime can read, but not compute for `images`."""
     shape = " x ".join(map(str, images.shape))
     return ValueError(
-        f"{named(source)} does not run on {images.dtype} images of shape {shape}: "
+        f"{name} does not run on {images.dtype} images of shape {shape}: "
         f"{last_line(error)}"
     )
 
 
 def named(source: Path | bytes) -> str:
+    """Return what to call a source in messages."""
     return str(source) if isinstance(source, Path) else "the graph"
 
 

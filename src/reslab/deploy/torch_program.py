@@ -241,7 +241,7 @@ class TorchProgram:
 
     def __init__(self, source: Path | bytes) -> None:
         records = read_archive(source)
-        self.source, self.title = source, f"torch.export {torch.__version__}"
+        self.name, self.title = named(source), f"torch.export {torch.__version__}"
         self.facts = records.get(METADATA, b"{}")
         log = logging.getLogger("torch.export")
         was_disabled, log.disabled = log.disabled, True  # it would print the stack of an error
@@ -250,7 +250,7 @@ class TorchProgram:
             program = torch.export.load(io.BytesIO(archive_bytes(records)))
             self.program = program.module()
         except Exception:  # of any type, with a message about torch's own code
-            raise ValueError(f"{named(source)} is damaged or not an exported model") from None
+            raise ValueError(f"{self.name} is damaged or not an exported model") from None
         finally:
             log.disabled = was_disabled
 
@@ -259,7 +259,7 @@ class TorchProgram:
         try:
             return self.program(torch.from_numpy(images)).numpy()
         except Exception as error:
-            raise unusable(self.source, images, error) from None
+            raise unusable(self.name, images, error) from None
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata of the file; empty if they are not texts."""
