@@ -214,7 +214,9 @@ def test_an_image_too_small_for_the_program_is_refused() -> None:
     model = Model(perturbed(smallest), CLASSES, WHOLE, {}, [])
     program = TorchProgram(program_bytes(export_program(model), {}))
     assert deviation(applying(program), model) < 1e-5
-    with pytest.raises(ValueError, match="does not run on uint8 images of shape 1 x 1 x 9 x 3: Guard"):
+    with pytest.raises(
+        ValueError, match="does not run on uint8 images of shape 1 x 1 x 9 x 3: Guard"
+    ):
         program(np.zeros((1, 1, 9, 3), np.uint8))
 
 

@@ -156,8 +156,7 @@ def unusable(name: str, images: np.ndarray, error: Exception) -> ValueError:
     """Return the error for a graph that a runtime can read, but not compute for `images`."""
     shape = " x ".join(map(str, images.shape))
     return ValueError(
-        f"{name} does not run on {images.dtype} images of shape {shape}: "
-        f"{last_line(error)}"
+        f"{name} does not run on {images.dtype} images of shape {shape}: {last_line(error)}"
     )
 
 

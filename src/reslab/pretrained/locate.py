@@ -152,11 +152,11 @@ def downloaded(row: Published, folder: Path) -> Path:
 @contextmanager
 def waiting_for(folder: Path) -> Iterator[None]:
     """Hold the folder's lock, so that several processes do not download the same file."""
-    told = sys.stderr is None
+    printed = sys.stderr is None
     while (handle := lock(folder)) is None:
-        if not told:
+        if not printed:
             print(f"reslab: waiting for another process that writes to {folder}", file=sys.stderr)
-            told = True
+            printed = True
         time.sleep(PAUSE)
     try:
         yield
