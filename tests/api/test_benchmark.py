@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from onnx import helper
 from tests.models.kinds import KINDS, perturbed
 
 import reslab
@@ -21,11 +22,14 @@ from reslab.api.benchmark_worker import (
     Eager,
     Measured,
     Setup,
+    Worker,
     call_for,
     example_image,
     measure,
 )
 from reslab.data.datasets import ImagesInMemory
+from reslab.deploy.classifier import logits_graph
+from reslab.deploy.metadata import metadata_of
 from reslab.evaluation.scoring import Scores
 from reslab.models.model_file import load_model
 
@@ -145,6 +149,19 @@ def test_images_are_spread_evenly_over_a_set() -> None:
     sorted_set = ImagesInMemory("sorted", pixels, torch.arange(100) // 10, DIGITS)
     assert evenly(sorted_set, 10).labels.tolist() == list(range(10))
     assert evenly(sorted_set, 1000) is sorted_set
+
+
+def test_a_file_that_does_not_take_images_is_refused_in_one_line(
+    model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The process that measures it says why, and prints no stack."""
+    loaded, file = load_model(model), tmp_path / "a.onnx"
+    graph = logits_graph(loaded)
+    helper.set_model_props(graph, metadata_of(loaded, "images"))
+    file.write_bytes(graph.SerializeToString())
+    with pytest.raises(ValueError, match=r"a\.onnx does not run on uint8 images"):
+        Worker(next(setups_for([str(file)], "auto", lambda event: None)))
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -127,9 +127,13 @@ def serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
     limit_kernels()
-    model = Setup(**json.loads(sys.argv[1])).open()
-    calls: dict[int | None, Callable[[], Tensor]] = {None: call_for(model, None)}
-    calls[None]()
+    try:
+        model = Setup(**json.loads(sys.argv[1])).open()
+        calls: dict[int | None, Callable[[], Tensor]] = {None: call_for(model, None)}
+        calls[None]()
+    except ValueError as error:
+        print(json.dumps({"mistake": str(error)}), file=answers, flush=True)
+        return
     print(json.dumps({"resizes": model.resizes}), file=answers, flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -176,7 +180,11 @@ class Worker:
                 f"the process that measured {self.setup.model} in {self.setup} ended with status "
                 f"{self.process.wait()}"
             )
-        return json.loads(line)
+        answer = json.loads(line)
+        if "mistake" in answer:
+            self.process.communicate()
+            raise ValueError(answer["mistake"])
+        return answer
 
 
 if __name__ == "__main__":
