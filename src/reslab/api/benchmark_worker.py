@@ -30,7 +30,6 @@ from reslab.runtime.load import watch_load
 
 EAGER = "eager"  # the backend that others are compared with
 PHOTOGRAPH = (375, 500)  # height and width of ImageNet's usual photographs
-FEWEST_CALLS = 1  # in a measurement, however long one takes
 STATUS = Path("/proc/self/status")  # Linux
 
 
@@ -103,7 +102,7 @@ def measure(call: Callable[[], Tensor], seconds: float) -> Measured:
     """Time calls, one after the other, for about `seconds`."""
     busy_elsewhere, times = watch_load(), []
     begun = time.perf_counter()
-    while len(times) < FEWEST_CALLS or time.perf_counter() - begun < seconds:
+    while not times or time.perf_counter() - begun < seconds:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)

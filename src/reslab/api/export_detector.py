@@ -42,10 +42,10 @@ def export_detector(
 
 
 def detector_images(detector: Detector, path: Path, check: Path | None) -> ProofImages:
-    """Return the images of a detector's proof, with seeded ones where others are too few.
+    """Return the images of a detector's proof, with seeded ones if there are too few real ones.
 
-    The others are from the folder `check`, by default from the detector's own test set, if it is on
-    this machine. `path` is where the detector was loaded from. Raise ValueError if no image in
+    Real images come from the folder `check`, by default from the detector's own test set if it is
+    on this machine. `path` is where the detector was loaded from. Raise ValueError if no image in
     `check` can be decoded.
     """
     real: Sequence[np.ndarray] = []

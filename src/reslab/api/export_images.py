@@ -18,7 +18,7 @@ from reslab.models.model_file import Model
 def images_for_proof(model: Model, path: Path, check: Path | None) -> ProofImages:
     """Return the images of a model's proof, seeded ones among them.
 
-    The others are from the folder `check`, by default from the model's own test set, if it is on
+    Real images come from the folder `check`, by default from the model's own test set if it is on
     this machine. `path` is where the model was loaded from. Raise ValueError if no image in `check`
     can be decoded.
     """

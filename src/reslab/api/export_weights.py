@@ -68,7 +68,7 @@ def export_timm(model: Model, out: Path) -> ExportedWeights:
 
 
 def write_weights(model: Model, out: Path, advice: Sequence[str]) -> ExportedWeights:
-    """Write a model's weights under torchvision's names, and return what to say about them."""
+    """Write a model's weights under torchvision's names, and describe them."""
     state = torchvision_state(model)
     atomic_write(out, state_bytes(state, out.suffix))
     mean, std = mean_and_std(model)

@@ -68,10 +68,10 @@ class Int8Loss:
 
 
 def images_for_int8(model: Model, path: Path, check: Path | None) -> Int8Images:
-    """Return images for calibration, and others to measure the loss on.
+    """Return images for calibration, and other images on which to measure the loss.
 
-    They are those in the folder `check`, with or without folders by class, by default the model's
-    own test images. `path` is where the model was loaded from. Raise ValueError if there are none.
+    They come from the folder `check`, with or without a subfolder per class, by default from the
+    model's own test set. `path` is where the model was loaded from. Raise ValueError if there are none.
     """
     images, labelled = (
         (own_test_set(model, path), True) if check is None else in_folder(model, path, check)
@@ -111,7 +111,7 @@ def in_folder(model: Model, path: Path, folder: Path) -> tuple[ImageSet, bool]:
 
 
 def measure_loss(model: Model, rounded: Model, path: Path, images: Int8Images) -> Int8Loss:
-    """Compare a model with itself in int8 on the images for this."""
+    """Compare a model with itself in int8 on `images.measured`."""
     prepared, measured = model.preprocessing, images.measured
     protocol = protocol_named("one-crop", *resize_and_crop(path, model, measured))
     reading = Reading(prepared.interpolation, prepared.as_stored)

@@ -133,7 +133,7 @@ def log_answers(model: Model, batches: Iterable[Sequence[np.ndarray]]) -> Tensor
 
 
 def network_input(model: Model, image: np.ndarray) -> Tensor:
-    """Return what the model gets of an image in a one-crop test, uint8 [3, h, w]."""
+    """Return a model's input for an image in a one-crop test, uint8 [3, h, w]."""
     preprocessing = model.preprocessing
     views = protocol_named("one-crop", preprocessing.resize, preprocessing.size).views()
     resized, _ = fit_and_resize(
@@ -143,7 +143,7 @@ def network_input(model: Model, image: np.ndarray) -> Tensor:
 
 
 def batches_of(images: Sequence[np.ndarray]) -> Iterator[list[np.ndarray]]:
-    """Yield each image alone, then batches of variants of images of different sizes."""
+    """Yield each image alone, then batches of variants of `SIZES` images of different sizes."""
     yield from ([image] for image in images)
     different = list({image.shape: image for image in images}.values())
     assert len(different) >= SIZES

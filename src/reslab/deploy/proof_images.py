@@ -1,4 +1,4 @@
-"""Images for proofs of exports: seeded ones that show every mistake of a preprocessing."""
+"""Images for proofs of exports: seeded ones that show every mistake in preprocessing."""
 
 from collections.abc import Sequence
 
@@ -18,7 +18,7 @@ GRAIN = 16.0  # standard deviation of the noise, in grey levels
 
 
 def proof_images(model: Model, real: Sequence[np.ndarray], source: str) -> ProofImages:
-    """Return the images of a proof: real ones, where there are any, and seeded ones.
+    """Return the images of a proof: all real ones, and seeded ones.
 
     `real` are RGB uint8 [H, W, 3], and `source` says where they come from.
     """
@@ -33,7 +33,7 @@ def proof_images(model: Model, real: Sequence[np.ndarray], source: str) -> Proof
 def seeded_image(number: int, side: int) -> np.ndarray:
     """Return an image with slow changes of colour, edges and grain, RGB uint8 [H, W, 3].
 
-    The shapes of images alternate; their sizes are about that of `side`, and odd as well as even.
+    Shapes alternate with `number`; the shorter side is of the order of `side`, odd or even.
     """
     rng = np.random.default_rng(number)
     high, wide = SHAPES[number % len(SHAPES)]

@@ -14,7 +14,10 @@ IMAGENET_NAMES = Path(__file__).with_name("imagenet.csv")
 
 
 def write_model(row: Published, file: Path, out: Path) -> None:
-    """Write the model file `out` from the published file; ValueError if it is another network."""
+    """Write the model file `out` from a published file.
+
+    Raise ValueError if the file holds another network.
+    """
     atomic_write(out, model_bytes(published_model(row, file)))
 
 

@@ -130,7 +130,10 @@ def model_file_of(row: Published) -> Path:
 
 
 def downloaded(row: Published, folder: Path) -> Path:
-    """Download a published file into the folder; ValueError, with the way on, if that fails."""
+    """Download a published file into the folder, and return its path.
+
+    Raise ValueError, with instructions for a download by hand, if that fails.
+    """
     to = folder / row.file
     if row.address is None:
         raise ValueError(
