@@ -71,7 +71,8 @@ def images_for_int8(model: Model, path: Path, check: Path | None) -> Int8Images:
     """Return images for calibration, and other images on which to measure the loss.
 
     They come from the folder `check`, with or without a subfolder per class, by default from the
-    model's own test set. `path` is where the model was loaded from. Raise ValueError if there are none.
+    model's own test set. `path` is where the model was loaded from. Raise ValueError if there are
+    no images.
     """
     images, labelled = (
         (own_test_set(model, path), True) if check is None else in_folder(model, path, check)
