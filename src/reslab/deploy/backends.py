@@ -79,7 +79,7 @@ def with_backend(model: Model, backend: str) -> Model:
         )
     if not is_of_blocks(model):
         raise ValueError(
-            f"{backend} cannot run a network of your own here: export it with `reslab export`, "
+            f"{backend} cannot run a network of your own here: export it with `reslab.export`, "
             "and use the exported file"
         )
     runtime = BACKENDS[backend](logits_graph(model).SerializeToString())
