@@ -112,7 +112,10 @@ def in_folder(model: Model, path: Path, folder: Path) -> tuple[ImageSet, bool]:
 
 
 def measure_loss(model: Model, rounded: Model, path: Path, images: Int8Images) -> Int8Loss:
-    """Compare a model with itself in int8 on `images.measured`."""
+    """Compare a model with itself in int8 on `images.measured`.
+
+    Raise ValueError if none of them can be decoded.
+    """
     prepared, measured = model.preprocessing, images.measured
     protocol = protocol_named("one-crop", *resize_and_crop(path, model, measured))
     reading = Reading(prepared.interpolation, prepared.as_stored)
@@ -126,6 +129,8 @@ def measure_loss(model: Model, rounded: Model, path: Path, images: Int8Images) -
         for index, (wanted, answer) in enumerate(pairs)
         if index not in exact.bad
     ]
+    if not same:
+        raise ValueError(f"no image of {measured.name} can be decoded")
     top1 = None
     if images.labelled:
         reports = (build_report(scores, measured, str(protocol)) for scores in (exact, found))
