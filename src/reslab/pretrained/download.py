@@ -44,8 +44,9 @@ def fetch(address: str, patience: float) -> bytes:
     try:
         fetcher(address, content, None)
     except HTTPError as error:
-        status = error.response.status_code
-        raise ValueError(f"{host} answered {status} {error.response.reason}") from None
+        answer = error.response
+        assert answer is not None
+        raise ValueError(f"{host} answered {answer.status_code} {answer.reason}") from None
     except Timeout:
         raise ValueError(f"{host} sent nothing for {patience:g} seconds") from None
     except ConnectionError:
