@@ -39,13 +39,13 @@ def test_weights_and_velocities_are_those_of_torch(kernels: Kernels, threads: in
 
 
 def test_every_thread_treats_denormal_numbers_as_the_calling_one(kernels: Kernels) -> None:
+    torch.set_flush_denormal(False)  # the runs of earlier tests have set it
     weights = [torch.zeros(1 << 16) for _ in range(32)]
     velocities = [torch.full_like(weight, 1e-40) for weight in weights]
     gradients = [torch.zeros_like(weight) for weight in weights]
     tensors = SgdTensors(kernels, weights, velocities, [0.0] * 32, MOMENTUM)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
-    torch.set_flush_denormal(False)  # the runs of earlier tests have set it
     try:
         tensors.step(gradients, [0.1] * 32)
         assert all(velocity.view(torch.int32).all() for velocity in velocities)
